@@ -1,0 +1,54 @@
+"""Circuit discovery at checkpoints: prune to the smallest sub-network that still does the task, certify, document."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sparselit.circuits import Behaviour, Bound, Circuit, discover
+from sparselit.circuits.search import GroupTesting, Report, Search
+from sparselit.discovery import Begin, Discovery
+from sparselit.errors import SparselitError
+from sparselit.transformer import Transformer
+
+
+class CircuitDiscovery(Discovery):
+    """Finds a circuit from which no single edge can be removed, at a cadence while the model trains.
+
+    Args:
+        criterion: bounds that must all hold, as in ``[{metric: task_loss, at_most: 0.15}]``; nats and shares.
+        ablation: what a removed edge contributes: nothing (``zero``), or its mean over the task (``mean``).
+        search: how candidates are chosen; default group testing over a ranking by integrated gradients.
+        margin: how far the search tightens the bounds towards perfection, in [0, 1), because a minimal circuit sits on
+            its bound and must still hold on the selection split.
+        max_seconds: longest a search may take; an unfinished one gives a circuit that is not certified. Null for no
+            limit, without which repeated runs write the same bytes.
+        every_n_steps: optimizer steps between two searches, at least 1; the last step of the run is always searched.
+        begin: from when on; a model that is still dense is expensive to search.
+    """
+
+    def __init__(
+        self,
+        criterion: list[Bound] | None = None,
+        ablation: Literal["zero", "mean"] = "zero",
+        search: Search | None = None,
+        margin: float = 0.1,
+        max_seconds: float | None = None,
+        every_n_steps: int = 500,
+        begin: Begin | None = None,
+    ) -> None:
+        super().__init__(every_n_steps, begin)
+        if not 0 <= margin < 1:
+            raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
+        if max_seconds is not None and max_seconds <= 0:
+            raise SparselitError(f"circuits.max_seconds must be positive or null, got {max_seconds}")
+        self.criterion = criterion or [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)]
+        self.ablation = ablation
+        self.search = search or GroupTesting()
+        self.margin = margin
+        self.max_seconds = max_seconds
+
+    def find(self, model: Transformer, behaviour: Behaviour, progress: Report) -> Circuit:
+        """Search, confirm on the selection split, and collect the evidence on the report split."""
+        return discover(
+            model, behaviour, self.criterion, self.ablation, self.search, self.margin, progress, self.max_seconds
+        )

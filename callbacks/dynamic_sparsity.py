@@ -1,0 +1,91 @@
+"""Sparse Evolutionary Training: a random mask whose smallest weights move to new places (Mocanu et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from sparselit.errors import SparselitError
+from sparselit.sparsifier import Moments
+from sparselit.sparsity.budget import Budget, Rule
+from sparselit.sparsity.regrowth import drop_and_grow, generator, random_scores
+from sparselit.sparsity.schedule import Schedule, steps
+
+from .static_sparsity import StaticSparsity
+
+
+class DynamicSparsity(StaticSparsity):
+    """Drops the smallest living weights every few steps and grows as many elsewhere at random (SET).
+
+    Mocanu et al. 2018 (arXiv 1707.04780), algorithm 2. Grown weights start at 0. A random choice depends only on the
+    seed, the step and the tensor's name, so that a resumed run makes the same ones. Other growth rules override
+    :meth:`scores`.
+
+    Args:
+        density: share of living weights in (0, 1]; a schedule is refused, because the number never changes.
+        rules: exceptions by parameter name; the first match wins.
+        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset`` (zero where a weight grows).
+        mask: first masks: ``random``, or ``magnitude`` for the largest weights at the start.
+        seed: seed of the first masks and of the growth.
+        every_n_steps: optimizer steps between two exchanges, at least 1.
+        drop: share of the living weights that each exchange drops, in [0, 1].
+        until: moment after which the masks stay; a fraction of the run in [0, 1], or optimizer steps above 1.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        density: float | Schedule,
+        rules: list[Rule] | None = None,
+        moments: Moments = "reset",
+        mask: Literal["random", "magnitude"] = "random",
+        seed: int = 0,
+        every_n_steps: int = 100,
+        drop: float = 0.3,
+        until: float = 0.75,
+    ) -> None:
+        super().__init__(density, rules, moments, mask, seed)
+        if every_n_steps < 1:
+            raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        if not 0 <= drop <= 1:
+            raise SparselitError(f"drop must lie in [0, 1], got {drop}")
+        if not until >= 0:
+            raise SparselitError(f"until must be a fraction in [0, 1] or a number of steps, got {until}")
+        self.every_n_steps = every_n_steps
+        self.drop = drop
+        self.until = until
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether ``until`` or the density is a fraction of the run."""
+        return 0 < self.until <= 1 or super().needs_length
+
+    def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """The masks of the step before, or new ones when an exchange is due."""
+        if step % self.every_n_steps or step > steps(self.until, self.total_steps):
+            return self.masks
+        return {
+            budget.name: drop_and_grow(
+                tensors[budget.name],
+                self.masks[budget.name],
+                self.drop,
+                self.scores(budget, tensors[budget.name], step),
+                floor=budget.floor,
+                per=budget.per,
+            )
+            for budget in self.budgets
+        }
+
+    def scores(self, budget: Budget, weight: Tensor, step: int) -> Tensor:
+        """Which dead entries grow: those with the highest of these non-negative scores, here random ones.
+
+        Args:
+            budget: the tensor's budget.
+            weight: the tensor; its gradient of this step is still there.
+            step: number of applied optimizer steps.
+        """
+        return random_scores(weight.shape, generator(self.seed, step, budget.name), weight.device)

@@ -1,0 +1,70 @@
+"""A mask that is chosen once, before training, and never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from sparselit.errors import SparselitError
+from sparselit.sparsifier import Moments, Sparsifier
+from sparselit.sparsity.budget import Budget, Rule
+from sparselit.sparsity.projection import select
+from sparselit.sparsity.regrowth import generator, random_scores
+from sparselit.sparsity.schedule import Schedule
+
+
+class StaticSparsity(Sparsifier):
+    """Fixes which weights live before the first step, at random or by magnitude, and trains only those.
+
+    Args:
+        density: share of non-zero weights in (0, 1]; a schedule is refused, because the mask never changes.
+        rules: exceptions by parameter name; the first match wins.
+        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
+        mask: ``random``, or ``magnitude`` for the largest weights at the start.
+        seed: seed of the random masks.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    saves_masks: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        density: float | Schedule,
+        rules: list[Rule] | None = None,
+        moments: Moments = "keep",
+        mask: Literal["random", "magnitude"] = "random",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(density, rules, moments)
+        if mask not in ("random", "magnitude"):
+            raise SparselitError(f"mask must be random or magnitude, got {mask!r}")
+        self.mask = mask
+        self.seed = seed
+
+    def check(self, budgets: Sequence[Budget]) -> None:
+        """Refuse densities that change during the run."""
+        for budget in budgets:
+            if not budget.density.is_constant:
+                raise SparselitError(
+                    f"{type(self).__name__} keeps the number of weights of {budget.name}: its density must be a "
+                    "number, not a schedule (AnnealedSparsity follows one)"
+                )
+
+    def start(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The first masks: k random or largest entries of each tensor, floors inside k."""
+        masks = {}
+        for budget in self.budgets:
+            weight = tensors[budget.name]
+            scores = weight.abs()
+            if self.mask == "random":
+                scores = random_scores(weight.shape, generator(self.seed, 0, budget.name), weight.device)
+            masks[budget.name] = select(scores, budget.k(0, self.total_steps), floor=budget.floor, per=budget.per)
+        return masks
+
+    def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """The masks stay."""
+        return self.masks

@@ -1,0 +1,109 @@
+"""Reading and writing checkpoint files: nothing in them is executed, and none is ever seen half written."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
+
+import torch
+
+from sparselit.errors import SparselitError
+
+TEMPORARY = ".tmp"
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU with ``weights_only=True``, so that a pickled object is refused, not executed.
+
+    Args:
+        path: file that ``sparselit fit`` wrote.
+
+    Returns:
+        Lightning's checkpoint dictionary, with ``state_dict`` and ``hyper_parameters`` among its keys.
+
+    Raises:
+        SparselitError: the file is missing, truncated or not such a checkpoint.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SparselitError(f"checkpoint {str(path)!r} does not exist")
+    if not path.is_file():
+        raise SparselitError(f"checkpoint {str(path)!r} is a folder; name a file such as checkpoints/step=100.ckpt")
+    try:
+        with warnings.catch_warnings():  # about files that are no checkpoints anyway
+            warnings.simplefilter("ignore", UserWarning)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        if "Unsupported global" in str(error):
+            raise SparselitError(
+                f"checkpoint {str(path)!r} holds something other than tensors and plain values; it was not opened"
+            ) from None
+        raise SparselitError(_unreadable(path)) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError):
+        # What torch raises for a damaged archive depends on where the file breaks off.
+        raise SparselitError(_unreadable(path)) from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise SparselitError(f"checkpoint {str(path)!r} was not written by sparselit fit: it has no state_dict")
+    return checkpoint
+
+
+def _unreadable(path: Path) -> str:
+    return f"{str(path)!r} cannot be read: it is truncated, damaged or not a checkpoint"
+
+
+def newest_loadable(checkpoints: dict[int, Path]) -> tuple[Path, dict[str, Any], list[Path]]:
+    """The checkpoint with the highest step that can be read.
+
+    Args:
+        checkpoints: files by optimizer step.
+
+    Returns:
+        Its path, its content, and the newer files that cannot be read.
+
+    Raises:
+        SparselitError: none of them can be read.
+    """
+    damaged: list[Path] = []
+    for _, path in sorted(checkpoints.items(), reverse=True):
+        try:
+            return path, load_checkpoint(path), damaged
+        except SparselitError:
+            damaged.append(path)
+    names = ", ".join(str(path) for path in damaged) or "there is none"
+    raise SparselitError(f"no checkpoint can be read: {names}")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside its target, flush it to the disk, and rename it: readers see the old file or the new one.
+
+    Args:
+        path: target; its folder is made when missing.
+        write: called with the open file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the rename itself must outlive a power failure
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what :func:`write_atomically` left behind in ``folder`` when its process was killed."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        path.unlink(missing_ok=True)

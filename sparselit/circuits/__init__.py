@@ -1,0 +1,21 @@
+"""Circuits: what they are, for which behaviour, how they are found, whether they are true, and their files."""
+
+from sparselit.circuits.behaviour import Behaviour
+from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.criterion import Bound
+from sparselit.circuits.discover import NoCircuitError, discover
+from sparselit.circuits.files import read_circuit, write_circuit
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.verify import verify
+
+__all__ = [
+    "Behaviour",
+    "Bound",
+    "Circuit",
+    "NoCircuitError",
+    "Problem",
+    "discover",
+    "read_circuit",
+    "verify",
+    "write_circuit",
+]

@@ -1,0 +1,98 @@
+"""A circuit: data about a model, never a changed model. The fields are those of ``circuit.json``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.wiring import Edges, live_channels
+from sparselit.transformer import Transformer
+
+FORMAT, VERSION = "sparselit-circuit", 1
+Edge = tuple[str, int, int]
+
+
+@dataclass
+class Circuit:
+    """The edges and nodes of a circuit, what it is a circuit of, and the evidence for it.
+
+    The fields are described in ``docs/circuit_format.md``.
+    """
+
+    model: dict[str, Any]
+    task: dict[str, Any]
+    criterion: list[dict[str, Any]]
+    ablation: dict[str, Any]
+    nodes: dict[str, list[int]]
+    edges: list[list[Any]]
+    size: dict[str, int]
+    certificate: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``circuit.json``."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @property
+    def places(self) -> list[Edge]:
+        """The edges as (parameter name, row, column)."""
+        return [(name, row, column) for name, row, column, _ in self.edges]
+
+    @staticmethod
+    def load(path: str | Path) -> Circuit:
+        """Read a ``circuit.json``; see :func:`sparselit.circuits.files.read_circuit`."""
+        from sparselit.circuits.files import read_circuit  # files imports this module
+
+        return read_circuit(Path(path))
+
+
+def model_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the sorted tensors: name, dtype, shape and bytes of each."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def nodes_of(edges: Edges, kept: Tensor) -> dict[str, list[int]]:
+    """Channels of each site that are an end of a kept edge, ascending; sites without any are left out."""
+    nodes: dict[str, set[int]] = {}
+    for index in kept.nonzero()[:, 0].tolist():
+        for site, channel in edges.endpoints(index):
+            nodes.setdefault(site, set()).add(channel)
+    return {site: sorted(channels) for site, channels in sorted(nodes.items())}
+
+
+def free_parameters(model: Transformer, edges: Edges, kept: Tensor, ablation: str) -> int:
+    """Parameters that stay without being edges: non-zero biases and gains inside the circuit and sinks of its heads.
+
+    Under mean ablation every bias stays (a constant is its own mean), so all non-zero biases count.
+    """
+    masks = edges.masks(kept)
+    live = live_channels(edges.bundles, masks)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    count = 0
+    for bundle in edges.bundles.values():
+        if bundle.bias is not None:
+            bias = parameters[bundle.bias] != 0
+            count += int((bias if ablation == "mean" else bias & live[bundle.target].to(bias.device)).sum())
+    for name, parameter in parameters.items():
+        site, _, kind = name.rpartition(".")
+        if "norm" in site:
+            block = site.rpartition(".")[0] or "unembed"
+            read = live[f"{block}.in"]
+            channels = read[: parameter.numel()] if "position_norm" not in site else read[-parameter.numel() :]
+            count += int(((parameter != 0) & channels.to(parameter.device)).sum())
+        elif kind == "sink":
+            heads = (live[f"{site}.q"] | live[f"{site}.v"]).unflatten(0, (model.n_heads, -1)).any(1)
+            count += int(heads.sum())
+    return count

@@ -1,0 +1,138 @@
+"""From a model and a behaviour to a circuit with its evidence."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Any
+
+from sparselit.circuits.behaviour import Behaviour
+from sparselit.circuits.circuit import Circuit, free_parameters, model_hash, nodes_of
+from sparselit.circuits.criterion import Bound, Criterion, holds, measure
+from sparselit.circuits.evidence import collect, rounded
+from sparselit.circuits.masked import AblationKind
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.search import Found, GroupTesting, Report, Search
+from sparselit.circuits.search.base import smallest_failure
+from sparselit.errors import SparselitError
+from sparselit.transformer import Transformer
+
+#: How much the search tightens the bounds, tried in turn until the circuit also holds on the selection split.
+TIGHTER = (0.0, 0.3, 0.6, 0.8)
+
+
+class NoCircuitError(SparselitError):
+    """No circuit meets the criterion; the message says why."""
+
+
+def discover(
+    model: Transformer,
+    behaviour: Behaviour,
+    criterion: Criterion,
+    ablation: AblationKind = "zero",
+    search: Search | None = None,
+    margin: float = 0.1,
+    progress: Report | None = None,
+    max_seconds: float | None = None,
+) -> Circuit:
+    """Find, confirm and document a circuit.
+
+    The search removes edges on the discovery split under bounds tightened by ``margin``, because a minimal circuit sits
+    on its bound. The circuit must then meet the stated bounds on the selection split, otherwise the search is repeated
+    under tighter ones. The evidence comes from the report split.
+
+    Args:
+        model: the full model; it is not changed.
+        behaviour: the splits.
+        criterion: the stated bounds.
+        ablation: what a removed edge contributes.
+        search: how to search; default :class:`GroupTesting`.
+        margin: how far the search's bounds are moved towards perfection, in [0, 1).
+        progress: called as (stage, edges left) while the search runs.
+        max_seconds: longest the searches may take together; null for no limit.
+
+    Returns:
+        The circuit. When time ran out, or after Ctrl-C, it is one that holds on the discovery split, its certificate is
+        not ``complete``, and nothing else is promised.
+
+    Raises:
+        NoCircuitError: the full model does not meet the criterion, or no circuit holds on the selection split.
+    """
+    if not 0 <= margin < 1:
+        raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
+    search = search or GroupTesting()
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    model = model.eval()
+    for tighter in TIGHTER:
+        bounds = [bound.tightened(1 - (1 - margin) * (1 - tighter)) for bound in criterion]
+        problem = Problem(model, behaviour.splits["discovery"], bounds, ablation)
+        everything = problem.all_edges()
+        values = problem.values(everything)
+        if not holds(bounds, values):
+            failing = next(bound for bound in bounds if not bound.holds(values[bound.metric]))
+            raise NoCircuitError(
+                f"the full model does not meet the criterion on the discovery split: {failing.metric} is "
+                f"{values[failing.metric]:.4g}, the search needs {failing}"
+            )
+        found = search.run(problem, report=progress, deadline=deadline)
+        selection = behaviour.splits["selection"]
+        if not found.complete or holds(criterion, measure(problem.logits(found.kept, selection), selection)):
+            return _document(problem, found, behaviour, criterion, search)
+    raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
+
+
+def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: Criterion, search: Search) -> Circuit:
+    """The circuit as data, with certificate and evidence."""
+    model, edges, kept = problem.model, problem.edges, found.kept
+    spent = problem.cost
+    evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
+    indices = kept.nonzero()[:, 0].tolist()
+    nodes = nodes_of(edges, kept)
+    evidence = collect(model, edges, kept, behaviour, criterion, problem.logits)
+    held_out: dict[str, Any] = evidence["held_out"]
+    return Circuit(
+        model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},
+        task={**behaviour.task, "vocabulary": list(behaviour.vocabulary), "strata": list(behaviour.strata)},
+        criterion=[{**_plain(bound), "value": held_out[bound.metric]} for bound in criterion],
+        ablation={
+            "kind": problem.ablation.kind,
+            "distribution": "discovery" if problem.ablation.kind == "mean" else None,
+            "norm": "live",
+        },
+        nodes=nodes,
+        edges=[[*edges.describe(i), _weight(model, edges, i)] for i in indices],
+        size={
+            "nodes": sum(map(len, nodes.values())),
+            "edges": len(indices),
+            "free": free_parameters(model, edges, kept, problem.ablation.kind),
+        },
+        certificate={
+            "split": "discovery",
+            "n": len(problem.discovery.answer),
+            "criterion": [_plain(bound) for bound in problem.criterion],
+            "complete": found.complete,
+            "removals": [
+                [place, {b.metric: rounded(found.removals[i])[b.metric] for b in problem.criterion}]
+                for place, i in enumerate(indices)
+            ],
+            "min_margin": round(smallest_failure(problem, found), 6),
+        },
+        evidence=evidence,
+        search={
+            "class_path": f"{type(search).__module__}.{type(search).__qualname__}",
+            "init_args": {name: getattr(search, name) for name in inspect.signature(type(search)).parameters},
+            "evaluations": evaluations,
+            "forwards": forwards,
+            "backwards": backwards,
+        },
+    )
+
+
+def _plain(bound: Bound) -> dict[str, Any]:
+    limit = {"at_most": bound.at_most} if bound.at_most is not None else {"at_least": bound.at_least}
+    return {"metric": bound.metric, **limit}
+
+
+def _weight(model: Transformer, edges: Any, index: int) -> float:
+    name, row, column = edges.describe(index)
+    return float(model.get_parameter(name).detach()[row, column])

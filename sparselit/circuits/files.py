@@ -1,0 +1,109 @@
+"""Reading and writing ``circuit.json``, with the weights and the prompts beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sparselit.circuits.behaviour import Behaviour, prompt_record, read_examples
+from sparselit.circuits.circuit import FORMAT, VERSION, Circuit
+from sparselit.errors import SparselitError
+from sparselit.transformer import Transformer
+
+PROMPTS = "prompts"
+_FIELDS = {
+    "model": dict,
+    "task": dict,
+    "criterion": list,
+    "ablation": dict,
+    "nodes": dict,
+    "edges": list,
+    "size": dict,
+    "certificate": dict,
+    "evidence": dict,
+    "search": dict,
+}
+
+
+def write_circuit(path: Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> None:
+    """Write ``path`` (JSON), the weights beside it (same name, ``.safetensors``) and the prompts in ``prompts/``.
+
+    The paths inside are relative to the file. Each file is written beside its target and renamed. The same circuit
+    gives the same bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = path.with_suffix(".safetensors")
+    circuit.model["weights"] = weights.name
+    prompts = behaviour.write(path.parent / PROMPTS)
+    circuit.task["splits"] = {split: prompt_record(file, path.parent) for split, file in prompts.items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    if model.unembed.weight is model.embed.token.weight:
+        tensors["unembed.weight"] = tensors["unembed.weight"].clone()
+    temporary = weights.with_name(f".{weights.name}.part")
+    save_file(tensors, temporary)
+    os.replace(temporary, weights)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(circuit.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_circuit(path: Path) -> Circuit:
+    """Read and validate a ``circuit.json``.
+
+    Raises:
+        SparselitError: the file is missing, is not JSON, or lacks a field; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SparselitError(f"cannot read the circuit {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SparselitError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise SparselitError(f"{path} is not a circuit: its format is not {FORMAT!r}")
+    if content.get("version") != VERSION:
+        raise SparselitError(f"{path} has version {content.get('version')}; this sparselit reads version {VERSION}")
+    for field, kind in _FIELDS.items():
+        if not isinstance(content.get(field), kind):
+            raise SparselitError(f"{path}: the field {field!r} is missing or not a {kind.__name__}")
+    for i, edge in enumerate(content["edges"]):
+        if not (isinstance(edge, list) and [type(v) for v in edge[:3]] == [str, int, int] and len(edge) == 4):
+            raise SparselitError(f"{path}: edges[{i}] is not [parameter, row, column, weight]")
+    return Circuit(**{field: content[field] for field in _FIELDS})
+
+
+def read_model(path: Path, circuit: Circuit) -> Transformer:
+    """The model that ``circuit`` (read from ``path``) belongs to, from the weights beside it.
+
+    Raises:
+        SparselitError: the weights are missing, broken or of another architecture.
+    """
+    weights = path.parent / str(circuit.model.get("weights"))
+    try:
+        model = Transformer(**circuit.model["config"])
+        model.load_state_dict(load_file(weights), strict=True)
+    except (OSError, SafetensorError, RuntimeError, TypeError, KeyError) as error:
+        raise SparselitError(f"cannot load the circuit's weights {weights}: {_first_line(error)}") from error
+    return model.eval()
+
+
+def read_behaviour(path: Path, circuit: Circuit) -> Behaviour:
+    """The examples of ``circuit`` (read from ``path``), from the prompt files beside it."""
+    task: dict[str, Any] = circuit.task
+    try:
+        splits = {
+            split: read_examples(path.parent / row["file"], task["vocabulary"], task["strata"])
+            for split, row in task["splits"].items()
+        }
+        return Behaviour(splits, task["vocabulary"], task["strata"], {k: task[k] for k in ("class_path", "init_args")})
+    except (KeyError, TypeError) as error:
+        raise SparselitError(f"{path}: the field 'task' lacks {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

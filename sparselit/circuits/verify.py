@@ -1,0 +1,176 @@
+"""Is it true? Every claim of a ``circuit.json`` recomputed from the files alone, by the slowest and simplest path.
+
+Nothing here comes from the search or from a fast path: the full model runs with masked tensors, once per claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.behaviour import prompt_record
+from sparselit.circuits.circuit import Circuit, free_parameters, model_hash, nodes_of
+from sparselit.circuits.criterion import Bound, holds, margin, measure
+from sparselit.circuits.evidence import collect
+from sparselit.circuits.files import read_behaviour, read_circuit, read_model
+from sparselit.circuits.masked import Ablation, masked_logits, source_means
+from sparselit.circuits.wiring import Edges
+from sparselit.errors import SparselitError
+from sparselit.examples import Examples
+
+CHUNK = 2048
+
+
+def verify(path: str | Path) -> dict[str, Any]:
+    """Recompute size, criterion, certificate, necessity and all other evidence of the circuit at ``path``.
+
+    Returns:
+        ``holds`` (the stated criterion holds on the report split and no claim is false), ``minimal`` (removing any one
+        edge breaks the certificate's criterion on the discovery split), the sizes and scores, and ``false_claims``: the
+        name of each field whose recomputed value differs.
+
+    Raises:
+        SparselitError: a file is missing or cannot be read.
+    """
+    path = Path(path)
+    circuit = read_circuit(path)
+    model = read_model(path, circuit)
+    behaviour, splits = read_behaviour(path, circuit), circuit.task["splits"]
+    try:
+        stated = _bounds(circuit.criterion)
+        certified = _bounds(circuit.certificate["criterion"])
+        kind, norm = circuit.ablation["kind"], circuit.ablation["norm"]
+    except (KeyError, TypeError) as error:
+        raise SparselitError(
+            f"{path}: a field of the criterion, certificate or ablation is missing: {error}"
+        ) from error
+    if kind not in ("zero", "mean") or norm != "live":
+        raise SparselitError(f"{path}: unknown ablation {kind!r} with norm {norm!r}")
+    edges = Edges.of(model)
+    false: list[str] = []
+    kept = _kept(model, edges, circuit, false)
+    ablation = Ablation(kind, source_means(model, behaviour.splits["discovery"]) if kind == "mean" else {})
+
+    @torch.no_grad()
+    def logits_of(chosen: Tensor, examples: Examples) -> Tensor:
+        masks = edges.masks(chosen)
+        return torch.cat(
+            [
+                masked_logits(model, masks, ablation, tokens, length - 1)
+                for tokens, length in zip(examples.tokens.split(CHUNK), examples.length.split(CHUNK), strict=True)
+            ]
+        )
+
+    discovery = behaviour.splits["discovery"]
+    removals = []
+    for index in _order(edges, circuit, kept):
+        trial = kept.clone()
+        trial[index] = False
+        removals.append(measure(logits_of(trial, discovery), discovery))
+    evidence = collect(model, edges, kept, behaviour, stated, logits_of)
+    nodes = nodes_of(edges, kept)
+    size = {
+        "nodes": sum(map(len, nodes.values())),
+        "edges": int(kept.sum()),
+        "free": free_parameters(model, edges, kept, kind),
+    }
+    min_margin = min((-margin(certified, values) for values in removals), default=0.0)
+    held_out = evidence["held_out"]
+    recomputed = {
+        "model": {"hash": model_hash(model.state_dict())},
+        "task": {"splits": {s: prompt_record(path.parent / r["file"], path.parent) for s, r in splits.items()}},
+        "criterion": [{"value": held_out[bound.metric]} for bound in stated],
+        "nodes": nodes,
+        "size": size,
+        "certificate": {
+            "n": len(discovery.answer),
+            "split": "discovery",
+            "complete": True,
+            "removals": [[i, {b.metric: values[b.metric] for b in certified}] for i, values in enumerate(removals)],
+            "min_margin": min_margin,
+        },
+        "evidence": evidence,
+    }
+    claims = circuit.as_json()
+    for part, value in recomputed.items():
+        false.extend(_differences(part, claims[part], value, exhaustive=part in ("nodes", "size", "evidence")))
+    sufficient = holds(stated, held_out)
+    if not sufficient:
+        false.append("criterion")
+    if circuit.certificate.get("removals") is not None and len(circuit.certificate["removals"]) != len(circuit.edges):
+        false.append("certificate.removals")
+    false = list(dict.fromkeys(false))
+    return {
+        "holds": sufficient and not false,
+        "minimal": bool(removals) and not any(holds(certified, values) for values in removals),
+        **size,
+        "task_loss": held_out["task_loss"],
+        "accuracy": held_out["accuracy"],
+        "n": held_out["n"],
+        "min_margin": round(min_margin, 6),
+        "necessity_loss": evidence["complement"]["task_loss"],
+        "ablation": circuit.ablation,
+        "still_necessary_on_report": evidence["necessity"]["still_necessary"],
+        "unexplained": evidence["unexplained"],
+        "false_claims": false,
+    }
+
+
+def _bounds(rows: list[dict[str, Any]]) -> list[Bound]:
+    return [Bound(row["metric"], row.get("at_most"), row.get("at_least")) for row in rows]
+
+
+def _kept(model: torch.nn.Module, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
+    """The circuit's edges that the model has; edges that it has not, or with another weight, are false claims."""
+    index = {edges.describe(i): i for i in range(len(edges))}
+    kept = torch.zeros(len(edges), dtype=torch.bool)
+    for i, (name, row, column, weight) in enumerate(circuit.edges):
+        found = index.get((name, row, column))
+        if found is None or kept[found]:
+            false.append(f"edges[{i}]")
+            continue
+        kept[found] = True
+        if float(model.get_parameter(name).detach()[row, column]) != weight:
+            false.append(f"edges[{i}].weight")
+    return kept
+
+
+def _order(edges: Edges, circuit: Circuit, kept: Tensor) -> list[int]:
+    """The circuit's edges in the order of the file, so that certificate row i speaks of edge i."""
+    index = {edges.describe(i): i for i in range(len(edges))}
+    listed = [index[place] for place in circuit.places if place in index]
+    return [i for i in dict.fromkeys(listed) if kept[i]]
+
+
+def _differences(name: str, claimed: Any, value: Any, exhaustive: bool = False) -> Iterator[str]:
+    """Names of the leaves at which the file's claim differs from the recomputed value.
+
+    Numbers may differ by the order of summation: 1e-4 absolute plus 0.1 % for losses; counts and texts must be equal.
+    """
+    if isinstance(value, Mapping):
+        if not isinstance(claimed, Mapping):
+            yield name
+            return
+        keys = dict.fromkeys([*value, *claimed]) if exhaustive else value
+        for key in keys:
+            if key not in claimed or key not in value:
+                yield f"{name}.{key}"
+            else:
+                yield from _differences(f"{name}.{key}", claimed[key], value[key], exhaustive)
+    elif isinstance(value, list):
+        if not isinstance(claimed, list) or len(claimed) != len(value):
+            yield name
+            return
+        for i, (one, other) in enumerate(zip(claimed, value, strict=True)):
+            yield from _differences(f"{name}[{i}]", one, other, exhaustive)
+    elif isinstance(value, float) and not isinstance(value, bool):
+        share = "accuracy" in name
+        tolerance = 1e-6 if share else 1e-4 + 1e-3 * abs(value)
+        if not isinstance(claimed, int | float) or not abs(claimed - value) <= tolerance:
+            yield name
+    elif claimed != value:
+        yield name

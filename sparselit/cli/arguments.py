@@ -1,0 +1,186 @@
+"""What the user wrote, file by file and option by option, before any class is imported.
+
+The parser only returns the merged result. Three things need the layers it was merged from: an option that another
+object sets, a mapping that a number replaces, and arguments that a change of class drops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparselit.cli.configs import find_config
+from sparselit.errors import SparselitError
+from sparselit.run_folder import RunFolder
+
+LAST = "last"
+#: YAML keys whose value is one class with its arguments.
+CLASS_KEYS = ("data", "model", "sparsity", "circuits")
+_INFORMATION = ("-h", "--help", "--print_config")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The settings of one configuration file, or of the command line.
+
+    Attributes:
+        source: where they stand, for messages.
+        settings: value by (key, argument), as in ``("model", "d_model")``; the class is ``("model", "class_path")``.
+    """
+
+    source: str
+    settings: dict[tuple[str, str], Any]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """An experiment's command line, with the configuration files found.
+
+    Attributes:
+        typed: the arguments as the user typed them, the command first.
+        argv: the same with every ``--config`` a path of a file that exists.
+        config_files: those paths, in order.
+        layers: settings in the order in which later ones win.
+        ckpt_path: value of ``--ckpt_path``, if any.
+    """
+
+    typed: list[str]
+    argv: list[str]
+    config_files: list[Path]
+    layers: list[Layer]
+    ckpt_path: str | None
+
+    @property
+    def command(self) -> str:
+        """The subcommand, e.g. ``fit``."""
+        return self.argv[0]
+
+    def again(self, *more: str) -> list[str]:
+        """The command to type next time: the same without ``--ckpt_path``, and ``more``."""
+        kept: list[str] = []
+        skip = False
+        for argument in self.typed:
+            if skip:
+                skip = False
+            elif argument == "--ckpt_path":
+                skip = True
+            elif not argument.startswith("--ckpt_path="):
+                kept.append(argument)
+        return ["sparselit", *kept, *more]
+
+
+def prepare(typed: list[str]) -> Arguments:
+    """Find the files that a command line names and read what it sets.
+
+    Raises:
+        SparselitError: a file is missing or is not YAML, or the command lacks what it cannot do without.
+    """
+    command, options = typed[0], typed[1:]
+    informs = any(option.split("=")[0] in _INFORMATION or _is_class_help(option) for option in options)
+    argv, files, ckpt_path = [command], [], None
+    values: list[tuple[str, str]] = []
+    for name, value in _options(options):
+        if name in ("--config", "-c") and value is not None and not _is_inline(value):
+            value = find_config(value)
+            files.append(Path(value))
+        elif name == "--ckpt_path":
+            ckpt_path = value
+        if value is not None:
+            values.append((name, value))
+        argv += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
+
+    has_data = any(name.split(".")[0] in ("--data", "--config", "-c") for name, _ in values)
+    if command == "fit" and not has_data and not informs:
+        raise SparselitError("fit needs --config FILE (see `sparselit configs`) or --data TASK (see `sparselit tasks`)")
+    if command != "fit" and not informs:
+        if ckpt_path is None:
+            raise SparselitError(f"{command} needs --ckpt_path FILE, or --ckpt_path last together with --config")
+        if not has_data:
+            config = _config_beside(command, ckpt_path)
+            files.append(config)
+            argv[1:1] = [f"--config={config}"]
+    layers = [Layer(str(path), dict(_settings(_read(path)))) for path in files]
+    layers.append(Layer("the command line", dict(_typed_settings(values))))
+    return Arguments(typed, argv, files, layers, ckpt_path)
+
+
+def _config_beside(command: str, ckpt_path: str) -> Path:
+    if ckpt_path == LAST:
+        raise SparselitError(f"{command} --ckpt_path last needs --config, which names the run; or give the file itself")
+    if not Path(ckpt_path).is_file():
+        raise SparselitError(f"checkpoint {ckpt_path!r} does not exist")
+    folder = RunFolder.of(Path(ckpt_path))
+    if folder is None or not folder.config.is_file():
+        raise SparselitError(f"no config.yaml beside {ckpt_path!r}; say which task it is about with --config or --data")
+    return folder.config
+
+
+def _options(options: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Pairs of option and value, whether written ``--name value`` or ``--name=value``; the value None for a flag."""
+    position = 0
+    while position < len(options):
+        name, sign, value = options[position].partition("=")
+        position += 1
+        if sign and name.startswith("-"):
+            yield name, value
+        elif name.startswith("-") and position < len(options) and not options[position].startswith("--"):
+            yield name, options[position]
+            position += 1
+        else:
+            yield options[position - 1], None
+
+
+def _is_class_help(option: str) -> bool:
+    return option.startswith("--") and option.split("=")[0].endswith(".help")
+
+
+def _is_inline(value: str) -> bool:
+    return value.lstrip().startswith("{") or "\n" in value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SparselitError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SparselitError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise SparselitError(f"{path} must hold keys such as data: and model:, got {str(content)[:40]!r}")
+    return content
+
+
+def _settings(content: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
+    for key in CLASS_KEYS:
+        value = content.get(key)
+        if isinstance(value, str):
+            yield (key, "class_path"), value
+        elif isinstance(value, dict):
+            inner = value.get("init_args")
+            arguments = {**value, **inner} if isinstance(inner, dict) else value
+            for name, setting in arguments.items():
+                if name != "init_args":
+                    yield (key, str(name)), setting
+
+
+def _typed_settings(values: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
+    for name, value in values:
+        key, *path = name.removeprefix("--").replace(".init_args", "").split(".")
+        if key not in CLASS_KEYS and not (key in ("config", "c") and _is_inline(value)):
+            continue
+        try:
+            setting = yaml.safe_load(value)
+        except yaml.YAMLError:
+            setting = value
+        if not path:
+            yield from _settings(setting if key in ("config", "c") else {key: setting})
+        elif len(path) == 1:
+            yield (key, path[0]), setting
+        else:  # a part of a mapping, as in --sparsity.density.to
+            yield (key, path[0]), {".".join(path[1:]): setting}

@@ -1,0 +1,51 @@
+"""``sparselit configs``: the shipped experiments, and how ``--config NAME`` finds one."""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from sparselit.cli.plain import PlainParser, listing
+from sparselit.errors import SparselitError
+
+
+def run(argv: list[str]) -> None:
+    """Print the name of each shipped configuration and the question that it answers."""
+    PlainParser("configs", "List the experiments that come with sparselit.").parse_args(argv)
+    sys.stdout.write(listing((name, question(path)) for name, path in shipped().items()))
+    sys.stdout.write("\nRun one:  sparselit fit --config NAME\n")
+
+
+def shipped() -> dict[str, Path]:
+    """The shipped files by name."""
+    folder = Path(str(files("sparselit.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def question(path: Path) -> str:
+    """The first comment line of a configuration."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and line.strip("# "):
+            return line.strip("# ").strip()
+    return ""
+
+
+def find_config(name: str) -> str:
+    """The file that ``--config NAME`` means: an existing path, or else a shipped file of that name.
+
+    Raises:
+        SparselitError: there is neither.
+    """
+    from sparselit.cli import suggestion
+
+    if Path(name).is_file():
+        return name
+    if Path(name).is_dir():
+        raise SparselitError(f"--config {name}: this is a folder; name a YAML file or one of `sparselit configs`")
+    known = shipped()
+    stem = name.removesuffix(".yaml").removesuffix(".yml")
+    if stem in known:
+        return str(known[stem])
+    hint = suggestion(Path(stem).name, list(known)) or "; `sparselit configs` lists the shipped ones"
+    raise SparselitError(f"--config {name}: no such file{hint}")

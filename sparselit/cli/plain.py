@@ -1,0 +1,43 @@
+"""What the plain commands share: a parser with our kind of error, and a two-column listing."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterable
+from typing import NoReturn
+
+from sparselit.errors import SparselitError
+
+
+class PlainParser(argparse.ArgumentParser):
+    """A parser named after its command.
+
+    Args:
+        command: as typed after ``sparselit``.
+        description: one sentence for ``--help``.
+    """
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(f"sparselit {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Hand the message to the one place that prints errors."""
+        raise SparselitError(f"{message}; see `{self.prog} --help`")
+
+
+def listing(rows: Iterable[tuple[str, str]], width: int = 79) -> str:
+    """Names and what they mean, in two columns.
+
+    Args:
+        rows: pairs of name and text.
+        width: columns of the terminal that may be used.
+    """
+    rows = list(rows)
+    left = max((len(name) for name, _ in rows), default=0) + 2
+    lines = []
+    for name, text in rows:
+        first, *more = textwrap.wrap(text.replace("``", "`"), width - left) or [""]
+        lines.append(f"{name:<{left}}{first}".rstrip())
+        lines += [" " * left + line for line in more]
+    return "".join(f"{line}\n" for line in lines)

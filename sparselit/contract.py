@@ -1,0 +1,86 @@
+"""What a task promises, checked: every mistake of a plug-in becomes one line that names its class and method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sparselit.errors import SparselitError
+from sparselit.splits import Example
+
+T = TypeVar("T")
+
+
+def guarded(method: str, function: Callable[[], T]) -> T:
+    """The value of ``function()``; whatever it raises becomes an error that names the method.
+
+    Args:
+        method: class and method, as in ``Copying.sample()``.
+        function: calls the plug-in.
+    """
+    try:
+        return function()
+    except SparselitError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())[:200]
+        raise SparselitError(f"{method} raised {type(error).__name__}: {message}") from error
+
+
+def typed(method: str, value: object) -> Example:
+    """``value`` if it is an example; otherwise an error that names the method."""
+    if not isinstance(value, Example):
+        raise SparselitError(f"{method} must give an Example(prompt, answer, wrong, …), got {value!r:.100}")
+    return value
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the examples of one task have to keep.
+
+    Attributes:
+        index: token of each character of the vocabulary.
+        max_length: tokens in the longest prompt.
+        strata: names of the strata.
+    """
+
+    index: Mapping[str, int]
+    max_length: int
+    strata: tuple[str, ...]
+
+    def check(self, method: str, example: Example) -> None:
+        """Raise where ``example`` breaks the contract.
+
+        Args:
+            method: class and method that gave it.
+            example: the example.
+        """
+        fault = self._fault(example)
+        if fault:
+            raise SparselitError(f"{method}: {fault}, in the example {tuple(example)!r:.200}")
+
+    def _fault(self, example: Example) -> str | None:
+        prompt, answer, wrong, corrupted, stratum = example
+        index = self.index
+        if not isinstance(prompt, str) or not prompt:
+            return "the prompt must be a text of at least one character"
+        if len(prompt) > self.max_length:
+            return f"the prompt has {len(prompt)} characters and max_length is {self.max_length}"
+        for key, text in (("prompt", prompt), ("corrupted", corrupted or "")):
+            if any(character not in index for character in text):
+                strange = next(character for character in text if character not in index)
+                return f"{strange!r} of the {key} is not in the vocabulary"
+        if answer not in index:
+            return f"the answer {answer!r} is not one character of the vocabulary"
+        if wrong not in index:
+            return f"the wrong answer {wrong!r} is not one character of the vocabulary"
+        if answer == wrong:
+            return f"the answer and the wrong answer are both {answer!r}"
+        if corrupted is not None and len(corrupted) != len(prompt):
+            return f"the counterpart has {len(corrupted)} characters and the prompt {len(prompt)}"
+        if corrupted == prompt:
+            return "the counterpart equals the prompt"
+        if stratum not in self.strata:
+            return f"the stratum {stratum!r} is not one of {', '.join(self.strata)}"
+        return None

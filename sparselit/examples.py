@@ -1,0 +1,35 @@
+"""A set of examples as tensors: what a task hands to the model, the circuit search and the verification."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Examples(NamedTuple):
+    """A batch, or a whole split, of one behaviour.
+
+    Prompts are padded on the right with token 0. Under causal attention the padding cannot reach the answer position,
+    so no attention mask is needed.
+
+    Attributes:
+        tokens: (example, position) int64, the prompts.
+        length: (example,) int64, tokens in each prompt; the answer is read from the logits at position ``length - 1``.
+        answer: (example,) int64, the right next token.
+        wrong: (example,) int64, the wrong answer that competes with it.
+        corrupted: (example, position) int64, the same prompts with the deciding token changed, so that ``wrong``
+            becomes right; equal to ``tokens`` for a task without counterparts.
+        stratum: (example,) int64, index into the task's ``strata``.
+    """
+
+    tokens: Tensor
+    length: Tensor
+    answer: Tensor
+    wrong: Tensor
+    corrupted: Tensor
+    stratum: Tensor
+
+    def select(self, index: Tensor | slice) -> Examples:
+        """The examples at ``index`` (an integer or boolean tensor, or a slice), in that order."""
+        return Examples(*(field[index] for field in self))

@@ -1,0 +1,193 @@
+"""The LightningModule that trains a weight-sparse transformer; callbacks decide which weights are zero."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, Metric, SumMetric
+
+from sparselit.errors import SparselitError
+from sparselit.examples import Examples
+from sparselit.sparsifier import Sparsifier
+from sparselit.transformer import Transformer
+
+#: Names of the evaluation's dataloaders, in the order in which a task gives them.
+REPORT_SPLITS = ("report", "out_of_distribution")
+
+
+class SparseTransformer(LightningModule):
+    """A transformer with a next-token loss, AdamW and a learning-rate schedule that follows the density.
+
+    The optimizer follows Gao et al. 2025 (§2): gradients optionally divided by their root mean square, AdamW with a
+    large epsilon, warm-up and decay of the rate, optionally multiplied by ``1 / sqrt(density)`` ("sharkfin").
+    For gradient clipping use ``trainer.gradient_clip_val``.
+
+    Args:
+        lr: peak learning rate.
+        betas: Adam's decay rates of the gradient's first and second moment.
+        eps: Adam's epsilon; the paper uses 0.1 with normalised gradients.
+        weight_decay: decoupled decay of matrices; biases, gains, sinks and the bigram table are not decayed.
+        warmup: linear warm-up, a fraction of the run up to 1 or a number of optimizer steps.
+        decay: shape of the rate after the warm-up.
+        final_lr: rate at the end of the decay, as a share of ``lr`` in [0, 1].
+        sharkfin: multiply the rate by ``1 / sqrt(density)`` of the sparsity callback.
+        gradient_rms: divide the gradient by its root mean square over all parameters and multiply by this number;
+            null leaves it alone.
+        label_smoothing: share of probability spread over the vocabulary in the training loss, in [0, 1).
+        loss_on: train on the answer only, or on every next token of the prompt as well.
+        kwargs: arguments of the transformer.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        lr: float = 3e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        warmup: float = 0.01,
+        decay: Literal["linear", "cosine", "none"] = "linear",
+        final_lr: float = 0.1,
+        sharkfin: bool = False,
+        gradient_rms: float | None = None,
+        label_smoothing: float = 0.0,
+        loss_on: Literal["answer", "all"] = "answer",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        for key, value, low, high in (
+            ("lr", lr, 0, math.inf),
+            ("eps", eps, 0, math.inf),
+            ("weight_decay", weight_decay, 0, math.inf),
+            ("warmup", warmup, 0, math.inf),
+            ("final_lr", final_lr, 0, 1),
+            ("gradient_rms", gradient_rms, 0, math.inf),
+        ):
+            if value is not None and not low <= value <= high:
+                raise SparselitError(f"model.{key} must lie in [{low}, {high}], got {value}")
+        if not 0 <= label_smoothing < 1:
+            raise SparselitError(f"model.label_smoothing must lie in [0, 1), got {label_smoothing}")
+        self.save_hyperparameters()
+        self.transformer = Transformer(**kwargs)
+        self.metrics = nn.ModuleDict()  # by logged name; made when the strata are known
+        self._strata: tuple[str, ...] = ("all",)
+
+    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
+        """Next-token logits; see :meth:`Transformer.forward`."""
+        return self.transformer(tokens, at)
+
+    def training_step(self, batch: Examples, batch_idx: int) -> Tensor:
+        """Cross-entropy of the answer over the whole vocabulary, nats."""
+        at = batch.length - 1
+        if self.hparams["loss_on"] == "answer":
+            answer_logits = self(batch.tokens, at)
+            logits, targets = answer_logits, batch.answer
+        else:
+            logits = self(batch.tokens)
+            answer_logits = logits[torch.arange(len(at), device=at.device), at]
+            logits, targets = logits.transpose(1, 2), next_tokens(batch)  # (batch, vocabulary, position)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams["label_smoothing"], ignore_index=-100)
+        correct = (answer_logits.detach().argmax(-1) == batch.answer).float().mean()
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/accuracy", correct, prog_bar=True)
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Divide the gradient by its root mean square where ``gradient_rms`` is set, then clip as the trainer says."""
+        target = self.hparams["gradient_rms"]
+        if target is not None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            numel = sum(g.numel() for g in gradients)
+            norm = torch.stack([g.norm() for g in gradients]).norm()
+            torch._foreach_mul_(gradients, target * math.sqrt(numel) / (norm + 1e-12))
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW in two groups (matrices decayed, the rest not) and the rate's schedule per optimizer step."""
+        h = self.hparams
+        decayed: list[nn.Parameter] = []
+        kept: list[nn.Parameter] = []
+        for name, parameter in self.transformer.named_parameters():
+            (decayed if parameter.ndim >= 2 and not name.startswith("bigram") else kept).append(parameter)
+        groups = [{"params": decayed, "weight_decay": h["weight_decay"]}, {"params": kept, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=tuple(h["betas"]), eps=h["eps"])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of optimizer step ``step`` as a share of ``lr``."""
+        h, total = self.hparams, self.trainer.max_steps
+        if total < 1 and (h["decay"] != "none" or 0 < h["warmup"] <= 1):
+            raise SparselitError("the learning rate's schedule needs the length of the run: set trainer.max_steps")
+        warmup = h["warmup"] * total if h["warmup"] <= 1 else h["warmup"]
+        rate = min(1.0, (step + 1) / (warmup + 1))
+        progress = min(1.0, max(0.0, (step - warmup) / max(1.0, total - warmup))) if total > 0 else 0.0
+        shape = {"linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2, "none": 1.0}[h["decay"]]
+        rate *= h["final_lr"] + (1 - h["final_lr"]) * shape
+        if h["sharkfin"]:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Sparsifier):
+                    rate /= math.sqrt(callback.density_at(step))
+        return rate
+
+    def setup(self, stage: str) -> None:
+        """Make the metrics of the evaluation splits, one per stratum of the task."""
+        task = getattr(self.trainer, "datamodule", None)
+        self._strata = tuple(dict.fromkeys(("all", *getattr(task, "strata", ()))))
+        for split in ("val", *REPORT_SPLITS):
+            self.metrics[f"{split}/loss"] = MeanMetric()
+            for stratum in self._strata:
+                self.metrics[f"{split}/accuracy/{stratum}"] = MeanMetric()
+                self.metrics[f"{split}/n/{stratum}"] = SumMetric(
+                    sync_on_compute=False
+                )  # every process sees the whole split
+
+    def validation_step(self, batch: Examples, batch_idx: int) -> None:
+        """Loss and accuracy on the selection split, per stratum."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Examples, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss and accuracy on the report split, and on the out-of-distribution split where the task has one."""
+        self._evaluate(REPORT_SPLITS[dataloader_idx], batch)
+
+    def _evaluate(self, split: str, batch: Examples) -> None:
+        """Log ``<split>/loss``, and ``<split>/accuracy`` and ``<split>/n`` over all examples and per stratum."""
+        logits = self(batch.tokens, batch.length - 1)
+        correct = (logits.argmax(-1) == batch.answer).float()
+        metrics = {key: cast(Metric, m) for key, m in self.metrics.items() if key.startswith(f"{split}/")}
+        metrics[f"{split}/loss"].update(F.cross_entropy(logits, batch.answer, reduction="none"))
+        for index, stratum in enumerate(self._strata):
+            # "all" comes first, so a stratum's index in the batch is one less.
+            weight = torch.ones_like(correct) if stratum == "all" else (batch.stratum == index - 1).float()
+            metrics[f"{split}/accuracy/{stratum}"].update(correct, weight)
+            metrics[f"{split}/n/{stratum}"].update(weight)
+        for key, metric in metrics.items():
+            name = key.removesuffix("/all")
+            shown = name == "val/accuracy"
+            self.log(name, metric, on_step=False, on_epoch=True, add_dataloader_idx=False, prog_bar=shown)
+
+    def predict_step(self, batch: Examples, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """The most probable next token of each prompt and its probability, each (batch,)."""
+        probability, token = self(batch.tokens, batch.length - 1).softmax(-1).max(-1)
+        return token, probability
+
+
+def next_tokens(batch: Examples) -> Tensor:
+    """Targets (batch, position): the following token, the answer after the prompt's last one, -100 in the padding."""
+    targets = F.pad(batch.tokens[:, 1:], (0, 1), value=-100)
+    position = torch.arange(targets.shape[1], device=targets.device)
+    targets = targets.masked_fill(position >= batch.length[:, None], -100)
+    return targets.scatter(1, (batch.length - 1)[:, None], batch.answer[:, None])

@@ -1,0 +1,1 @@
+"""What a person looks at: the summary of a run, the circuit as a table and as a picture."""

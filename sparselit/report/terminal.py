@@ -1,0 +1,184 @@
+"""A circuit in words: the names of its nodes, and a table for a terminal 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.wiring import matrices
+from sparselit.transformer import Transformer
+
+WIDTH = 80
+Node = tuple[str, int]
+_QUOTES = {"'": "single quote", '"': "double quote", "`": "backtick"}
+_NAMES = 13  # columns of the names at the left of the table
+
+
+def ends(circuit: Circuit) -> list[tuple[Node, Node]]:
+    """The two nodes ``(site, channel)`` of each edge, source first, in the order of the file.
+
+    The channel of a head that reaches the output matrix is the node of its value channel.
+
+    Raises:
+        KeyError: the model has no matrix of an edge's name.
+    """
+    # The wiring depends on the kind of model only, so a model one channel wide has it too, and costs nothing.
+    narrow = {"vocab_size": 1, "max_length": 1, "d_head": 1, "d_mlp": 1, "d_position": None, "activation_density": None}
+    with torch.random.fork_rng(devices=[]):
+        bundles = matrices(Transformer(**{**circuit.model["config"], **narrow}))
+    found = []
+    for name, row, column in circuit.places:
+        (site, channel), target = bundles[name].endpoints(row, column)
+        found.append(((f"{site[:-1]}v" if site.endswith(".attn.z") else site, channel), target))
+    return found
+
+
+def head_of(circuit: Circuit, channel: int) -> tuple[int, int]:
+    """Head and channel within the head of a query, key or value channel."""
+    config = circuit.model["config"]
+    return divmod(channel, config["d_head"] or config["d_model"] // config["n_heads"])
+
+
+def token_label(circuit: Circuit, token: int) -> tuple[str, str]:
+    """A token as it can be read, and its name: quotation marks bare and named, all else as Python writes it."""
+    words = circuit.task.get("vocabulary", ())
+    if not 0 <= token < len(words):
+        return f"#{token}", ""
+    return (words[token], _QUOTES[words[token]]) if words[token] in _QUOTES else (repr(words[token]), "")
+
+
+def node_label(circuit: Circuit, node: Node) -> tuple[str, str]:
+    """What a node is, and what that belongs to: ``("ch 3", "head 1")``; its row in the layer is said by its site."""
+    site, channel = node
+    if site in ("token", "logits"):
+        return token_label(circuit, channel)
+    if site.endswith((".attn.q", ".attn.k", ".attn.v")):
+        head, within = head_of(circuit, channel)
+        return f"ch {within}", f"head {head}"
+    return str(channel), ""
+
+
+def node_text(circuit: Circuit, node: Node) -> str:
+    """A node's label on one line: ``head 1 · ch 3``, or ``" double quote``."""
+    text, caption = node_label(circuit, node)
+    if not caption:
+        return text
+    return f"{text} {caption}" if node[0] in ("token", "logits") else f"{caption} · {text}"
+
+
+def criterion_text(row: Mapping[str, Any]) -> str:
+    """A bound as a person writes it, as in ``task_loss ≤ 0.15``."""
+    sign, key = ("≤", "at_most") if row.get("at_most") is not None else ("≥", "at_least")
+    return f"{row['metric']} {sign} {row[key]:g}"
+
+
+def circuit_lines(circuit: Circuit) -> list[str]:
+    """The circuit, the evidence for it and its edges, each line at most 80 columns wide.
+
+    Raises:
+        KeyError: a field of the format is missing.
+        TypeError: a field has another type.
+    """
+    lines = [line for name, text in _header(circuit) for line in _fact(name, text)]
+    lines += ["", "Evidence (report split, intervals are 95 %)"]
+    lines += [line for name, text in _evidence(circuit) for line in _fact(name, text)]
+    strata = circuit.evidence["held_out"]["strata"]
+    if len(strata) > 1:
+        lines += ["", f"{'stratum':<36}{'accuracy':>10}{'95 % interval':>19}{'n':>8}"]
+        lines += [f"{_cut(name, 35):<36}{_share(s):>10}{_interval(s):>19}{s['n']:>8,}" for name, s in strata.items()]
+    return [*lines, "", *_edges(circuit)]
+
+
+def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
+    task, config, size = circuit.task, circuit.model["config"], circuit.size
+    yield "task", str(task["class_path"])
+    shape = f"{config['n_layers']} layers of {config['n_heads']} heads, {config['d_model']} channels"
+    yield "model", f"{shape}; weights {circuit.model['weights']}"
+    n = circuit.evidence["held_out"]["n"]
+    for i, row in enumerate(circuit.criterion):
+        text = f"{criterion_text(row):<22} measured {row['value']:.4f} (report split, n {n:,})"
+        yield "" if i else "criterion", text
+    means = circuit.ablation.get("distribution")
+    yield "ablation", circuit.ablation["kind"] + (f", means over the {means} split" if means else "")
+    free = "biases, gains and sinks that stay"
+    yield "size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free ({free})"
+
+
+def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
+    evidence = circuit.evidence
+    full, without, needed, nulls = (evidence[key] for key in ("full_model", "complement", "necessity", "nulls"))
+    yield "sufficient", f"only these edges: {_scores(evidence['held_out'])}"
+    yield "", f"the full model: {_scores(full)}"
+    if evidence["out_of_distribution"] is not None:
+        shifted = evidence["out_of_distribution"]
+        yield "shifted", f"these edges, out of distribution: {_scores(shifted)}, n {shifted['n']:,}"
+    yield "necessary", f"all but these edges: {_scores(without)} (necessity loss)"
+    yield "", f"still necessary here, one by one: {needed['still_necessary']}/{needed['edges']} edges"
+    certificate = circuit.certificate
+    bounds = ", ".join(map(criterion_text, certificate["criterion"]))
+    if certificate["complete"]:
+        text = f"no single edge can go: without it {bounds} fails on the {certificate['split']} split"
+        yield "certificate", f"{text} (n {certificate['n']:,}, smallest margin {certificate['min_margin']:.3g})"
+    else:
+        yield "certificate", f"incomplete: the search for edges that can go under {bounds} was stopped"
+    drawn, orders = nulls["random_circuits"], nulls["random_orders"]
+    met = f"{drawn['meet_criterion']}/{drawn['draws']} meet the criterion"
+    yield "nulls", f"random circuits of this size: {met}, best task loss {drawn['task_loss_best']:.3g}"
+    yield "", f"edges needed in random order: {orders['median']:,} (median of {len(orders['edges_needed'])})"
+    for key, name in (("shuffled_answers", "shuffled answers"), ("untrained_model", "an untrained model")):
+        verdict = "criterion met" if nulls[key]["meets_criterion"] else "criterion not met"
+        yield "", f"{name}: {verdict}, {_share(nulls[key])} right"
+    share = f"{100 * evidence['unexplained']:.1f} %"
+    yield "unexplained", f"{share} of the loss that the full model saves over an empty one"
+
+
+def _edges(circuit: Circuit) -> Iterator[str]:
+    rows = {row[0]: row[1] for row in circuit.certificate["removals"]}
+    bounds = [row["metric"] for row in circuit.certificate["criterion"]]
+    metric = next((name for name in bounds if name.endswith("loss")), bounds[0] if bounds else "task_loss")
+    split = circuit.certificate["split"]
+    yield from textwrap.wrap(f"Edges, and {metric} on the {split} split when one is removed", WIDTH)
+    places = {site: _place(site) for pair in ends(circuit) for site, _ in pair}
+    group = None
+    for i, ((source, target), (name, _, _, weight)) in enumerate(zip(ends(circuit), circuit.edges, strict=True)):
+        if name != group:
+            group = name
+            title = f"{_cut(name, 28)}  {places[source[0]]} → {places[target[0]]}"
+            yield from ("", f"{_cut(title, 56):<58}{'weight':>10}{'removed':>12}")
+        removed = f"{rows[i][metric]:>12.4f}" if i in rows and metric in rows[i] else f"{'-':>12}"
+        texts = [_cut(node_text(circuit, node), 26) for node in (source, target)]
+        yield f"  {texts[0]:>26} → {texts[1]:<27}{weight:>10.4f}{removed}"
+
+
+def _place(site: str) -> str:
+    """What the channels of a site are called."""
+    if site in ("token", "position", "logits"):
+        return site.removesuffix("s")
+    kinds = {"q": "query", "k": "key", "v": "value", "act": "neuron"}
+    return kinds.get(site.rpartition(".")[2], "channel")
+
+
+def _fact(name: str, text: str) -> list[str]:
+    first, *more = textwrap.wrap(text, WIDTH - _NAMES, break_on_hyphens=False) or [""]
+    return [f"{name:<{_NAMES}}{first}", *(" " * _NAMES + line for line in more)]
+
+
+def _scores(values: Mapping[str, Any]) -> str:
+    return f"{_share(values)} right ({_interval(values)}), loss {values['task_loss']:.4f}"
+
+
+def _share(values: Mapping[str, Any]) -> str:
+    return f"{100 * values['accuracy']:.2f} %"
+
+
+def _interval(values: Mapping[str, Any]) -> str:
+    low, high = values["accuracy_interval"]
+    return f"{100 * low:.2f} - {100 * high:.2f} %"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,328 @@
+"""The base of the callbacks that keep weights at zero: it decides when, its subclasses decide which entries live."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from sparselit.errors import SparselitError
+from sparselit.sparsity.budget import Budget, Rule, plan
+from sparselit.sparsity.density import density_table, total
+from sparselit.sparsity.schedule import Schedule, as_schedule
+
+#: What happens to the optimizer's moments of dead entries, see :class:`Sparsifier`.
+Moments = Literal["keep", "mask", "reset"]
+
+#: From the sparsified tensors and the step to their masks.
+Decision = Callable[[Mapping[str, Tensor], int], Mapping[str, Tensor]]
+
+
+class Sparsifier(Callback, ABC):
+    """Keeps all but a given share of a module's weights at exactly zero, after every applied optimizer step.
+
+    Works on any LightningModule, with gradient accumulation, manual optimization, several optimizers, mixed precision
+    and DDP; the parameters stay plain tensors. A step is one applied update of any optimizer: one skipped by mixed
+    precision does not count. Subclasses implement :meth:`update` and, where the first masks differ, :meth:`start`.
+
+    Args:
+        density: share of non-zero weights in (0, 1], from the first step on; or a schedule ``{to: 0.02, ...}``.
+        rules: exceptions by parameter name; the first match wins. Without one, every parameter with at least two
+            dimensions is sparsified and vectors stay dense.
+        moments: the optimizer's moments (Adam, momentum): ``keep`` leaves them alone, ``mask`` zeroes them at dead
+            entries after every step, ``reset`` zeroes them at an entry when it comes back to life.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    #: Whether the masks are part of the callback's state, because they do not follow from the weights.
+    saves_masks: ClassVar[bool] = False
+
+    def __init__(self, density: float | Schedule, rules: list[Rule] | None = None, moments: Moments = "keep") -> None:
+        if moments not in ("keep", "mask", "reset"):
+            raise SparselitError(f"moments must be keep, mask or reset, got {moments!r}")
+        self.density = as_schedule(density)
+        self.rules = list(rules or ())
+        self.moments = moments
+        self.step = 0  # applied optimizer steps, of all optimizers together
+        self.masks: dict[str, Tensor] = {}  # live entries by tensor, where they are needed
+        self.total_steps = -1  # length of the run, optimizer steps; -1 where it is not known
+        self._module: nn.Module | None = None
+        self._budgets: list[Budget] | None = None
+        self._handles: list[RemovableHandle] = []
+        self._resumed = False
+
+    # -- what a subclass says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """Decide which entries live after an optimizer step.
+
+        The base sets all others to zero. ``self.masks`` holds the masks of the step before where ``saves_masks`` is
+        set; gradients are still there (``tensors[name].grad``). Must give the same result in every process.
+
+        Args:
+            tensors: the sparsified parameters by name, as the optimizer left them.
+            step: number of applied optimizer steps, 1 after the first.
+
+        Returns:
+            Boolean masks by name, true where an entry lives.
+        """
+
+    def start(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Decide which entries live before the first step of a run that is not resumed.
+
+        Args:
+            tensors: the sparsified parameters by name.
+
+        Returns:
+            Boolean masks by name, true where an entry lives.
+        """
+        return self.update(tensors, self.step)
+
+    def check(self, budgets: Sequence[Budget]) -> None:
+        """Refuse budgets that the method cannot keep; overridden by methods with limits of their own.
+
+        Args:
+            budgets: the plan of the run.
+
+        Raises:
+            SparselitError: a budget does not suit the method.
+        """
+
+    # -- what others ask --------------------------------------------------------------------------------------------
+
+    def validate(self, module: nn.Module, total_steps: int | None = None) -> list[Budget]:
+        """Plan the run and refuse what cannot work, before anything is computed.
+
+        Args:
+            module: the module to be trained.
+            total_steps: ``trainer.max_steps``; -1 where the run has no such length, None where it is not known yet.
+
+        Returns:
+            One budget per sparsified tensor.
+
+        Raises:
+            SparselitError: a rule matches nothing, a floor does not fit, or a schedule lacks the length of the run.
+        """
+        budgets = plan(module, self.density, self.rules)
+        self.check(budgets)
+        if total_steps is not None:
+            if self.needs_length and total_steps < 1:
+                raise SparselitError(
+                    f"{type(self).__name__} is given in fractions of the run, whose length is not known: set "
+                    "trainer.max_steps"
+                )
+            for budget in budgets:
+                budget.density.check(total_steps)
+        return budgets
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether anything is given as a fraction of the run, so that its length must be known."""
+        densities = [self.density, *(rule.density for rule in self.rules)]
+        return any(density.needs_length for density in densities if isinstance(density, Schedule))
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """The plan of the run, made when it is first asked for."""
+        if self._budgets is None:
+            if self._module is None:
+                raise SparselitError(f"{type(self).__name__} has no plan before the trainer has set it up")
+            self._budgets = self.validate(self._module)
+        return self._budgets
+
+    def targets(self, step: int) -> dict[str, int]:
+        """Number of live entries of every sparsified tensor after ``step`` optimizer steps."""
+        return {budget.name: budget.k(step, self.total_steps) for budget in self.budgets}
+
+    def density_at(self, step: int) -> float:
+        """Share of live entries over all sparsified tensors after ``step`` optimizer steps, in (0, 1]."""
+        return sum(self.targets(step).values()) / sum(budget.numel for budget in self.budgets)
+
+    @property
+    def density_now(self) -> float:
+        """Share of live entries over all sparsified tensors at the current step, in (0, 1]."""
+        return self.density_at(self.step)
+
+    def tensors(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """The sparsified parameters of a module by name."""
+        return {budget.name: module.get_parameter(budget.name) for budget in self.budgets}
+
+    # -- when: Lightning's hooks ------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse sharded strategies and note the length of the run.
+
+        The plan itself is made when first asked for, in ``on_fit_start`` at the latest: modules may create their
+        parameters after this hook.
+        """
+        if stage != "fit":
+            return
+        strategy = trainer.strategy
+        if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+            raise SparselitError(
+                f"{type(self).__name__} needs whole weights on every device: use a single device or strategy: ddp, "
+                f"not {type(strategy).__name__}"
+            )
+        self._module, self._budgets, self._resumed = pl_module, None, False
+        self.total_steps = trainer.max_steps if trainer.max_steps and trainer.max_steps > 0 else -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the plan and hook onto every optimizer: its step post hook is the moment of the projection."""
+        endless = self.total_steps < 0 and trainer.max_epochs in (None, -1)
+        self._budgets = self.validate(pl_module, self.total_steps if self.total_steps > 0 or endless else None)
+        for other in sparsifiers_of(trainer):
+            shared = {b.name for b in self.budgets} & {b.name for b in other.budgets}
+            if other is not self and shared:
+                raise SparselitError(
+                    f"{type(self).__name__} and {type(other).__name__} both sparsify {min(shared)}: give one of them "
+                    "the rule that keeps it dense (density: null)"
+                )
+        self._remove_hooks()
+
+        def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if not _was_skipped(optimizer):
+                self.step += 1
+                self._enforce(self.tensors(pl_module), self.update, trainer.optimizers)
+
+        self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out the length of a run given in epochs, and bring the weights to the first density."""
+        if self.total_steps < 0:
+            self.total_steps = _length_in_epochs(trainer, pl_module)
+        self.validate(pl_module, self.total_steps)
+        tensors = self.tensors(pl_module)
+        continued = self._resumed or (trainer.global_step > 0 and self.step > 0)
+        if continued and (self.masks.keys() == tensors.keys() or not self._needs_masks):
+            self.masks = {name: mask.to(tensors[name].device) for name, mask in self.masks.items()}
+            return  # these weights are exact already, and their masks are not to be drawn again
+        self.step = self.step if self._resumed else trainer.global_step
+        self.masks = {}
+        self._enforce(tensors, lambda tensors, step: self.start(tensors), ())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log ``density/total`` and ``density/target``, of all sparsifiers of the run together."""
+        sparsifiers = sparsifiers_of(trainer)
+        if sparsifiers[0] is not self or not is_logging_step(trainer):
+            return
+        rows = density_table({k: v for other in sparsifiers for k, v in other.tensors(pl_module).items()})
+        kept = sum(sum(other.targets(other.step).values()) for other in sparsifiers)
+        pl_module.log("density/total", total(rows).density, prog_bar=True, batch_size=1)
+        pl_module.log("density/target", kept / total(rows).numel, batch_size=1)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the hooks off the optimizers."""
+        self._remove_hooks()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off the optimizers."""
+        self._remove_hooks()
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def state_key(self) -> str:
+        """Class and patterns of the rules: several sparsifiers of one class differ in what they sparsify."""
+        rules = [("-" if rule.density is None else "") + rule.match for rule in self.rules]
+        return self._generate_state_key(rules=rules) if rules else type(self).__qualname__
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of applied steps, and the masks where they do not follow from the weights."""
+        return {"step": self.step, "masks": dict(self.masks)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint; the run is then not started anew."""
+        self.step = state_dict["step"]
+        self.masks = dict(state_dict["masks"])
+        self._resumed = True
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _needs_masks(self) -> bool:
+        return self.saves_masks or self.moments == "reset"
+
+    @torch.no_grad()
+    def _enforce(self, tensors: Mapping[str, Tensor], decide: Decision, optimizers: Sequence[Optimizer]) -> None:
+        """Set all but the live entries to zero, and treat the moments as asked."""
+        _refuse_non_finite(tensors, self.step)
+        masks = decide(tensors, self.step)
+        for name, weight in tensors.items():
+            mask = masks[name]
+            weight.masked_fill_(~mask, 0.0)
+            if self.moments == "mask":
+                _zero_moments(weight, ~mask, optimizers)
+            elif self.moments == "reset" and name in self.masks:
+                _zero_moments(weight, mask & ~self.masks[name], optimizers)
+        if self._needs_masks:
+            self.masks = dict(masks)
+
+    def _remove_hooks(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def sparsifiers_of(trainer: Trainer) -> list[Sparsifier]:
+    """All sparsifiers of a run, in the trainer's order."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, Sparsifier)]
+
+
+def _refuse_non_finite(tensors: Mapping[str, Tensor], step: int) -> None:
+    """Name the first tensor with NaN or infinity; one device synchronisation for all of them."""
+    extremes = [torch.aminmax(tensor.detach()) for tensor in tensors.values()]  # both carry NaN along
+    finite = torch.stack([torch.isfinite(low) & torch.isfinite(high) for low, high in extremes])
+    if not bool(finite.all()):
+        name = list(tensors)[int((~finite).nonzero()[0])]
+        raise SparselitError(
+            f"{name} holds NaN or infinity after optimizer step {step}: the training diverged; lower the learning rate "
+            "or clip the gradient"
+        )
+
+
+def _was_skipped(optimizer: Optimizer) -> bool:
+    """Whether mixed precision skipped this update: fused optimizers do so inside the step and still call the hook."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _moments(weight: Tensor, optimizers: Sequence[Optimizer]) -> Iterator[Tensor]:
+    """The optimizer states of a parameter that have one number per entry."""
+    for optimizer in optimizers:
+        if weight in optimizer.state:
+            for value in optimizer.state[weight].values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    yield value
+
+
+def _zero_moments(weight: Tensor, where: Tensor, optimizers: Sequence[Optimizer]) -> None:
+    for value in _moments(weight, optimizers):
+        value.masked_fill_(where, 0)
+
+
+def _length_in_epochs(trainer: Trainer, module: LightningModule) -> int:
+    """Optimizer steps of a run that is limited by ``max_epochs`` over a dataloader of known length."""
+    batches = trainer.num_training_batches
+    if not module.automatic_optimization or math.isinf(batches) or trainer.max_epochs in (None, -1):
+        return -1
+    return math.ceil(batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 0)
+
+
+def is_logging_step(trainer: Trainer) -> bool:
+    """Whether the trainer writes what is logged in this step; the last step of the run counts too."""
+    every = bool(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+    return every and (trainer._logger_connector.should_update_logs or trainer.global_step == trainer.max_steps)

@@ -1,0 +1,73 @@
+"""How many entries of which tensor are non-zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Row(NamedTuple):
+    """One tensor of a density table.
+
+    Args:
+        name: name of the tensor.
+        shape: its shape.
+        numel: number of its entries.
+        nonzero: number of its entries that are not zero.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    numel: int
+    nonzero: int
+
+    @property
+    def density(self) -> float:
+        """Share of non-zero entries in [0, 1]; 0 for an empty tensor."""
+        return self.nonzero / self.numel if self.numel else 0.0
+
+
+def density_table(tensors: Mapping[str, Tensor]) -> list[Row]:
+    """Count the non-zero entries of floating tensors, a state dict for example.
+
+    Tensors that share their memory (tied weights) are counted once, under the first name.
+
+    Args:
+        tensors: tensors by name; integer and boolean ones are left out.
+
+    Returns:
+        One row per tensor, in the given order.
+    """
+    seen: set[tuple[object, ...]] = set()
+    rows = []
+    for name, tensor in tensors.items():
+        place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        if not tensor.is_floating_point() or (tensor.numel() and place in seen):
+            continue
+        seen.add(place)
+        rows.append(Row(name, tuple(tensor.shape), tensor.numel(), int(torch.count_nonzero(tensor.detach()))))
+    return rows
+
+
+def total(rows: Iterable[Row], name: str = "total") -> Row:
+    """The sum of some rows as a row without a shape.
+
+    Args:
+        rows: rows of a density table.
+        name: name of the sum.
+    """
+    rows = list(rows)
+    return Row(name, (), sum(row.numel for row in rows), sum(row.nonzero for row in rows))
+
+
+def dead_lines(tensor: Tensor) -> tuple[int, int]:
+    """Number of rows (dim 0) and of columns (dim 1, over all other dimensions) without a non-zero entry.
+
+    Args:
+        tensor: tensor with at least two dimensions.
+    """
+    alive = tensor.detach().flatten(2).any(-1) if tensor.ndim > 2 else tensor.detach() != 0
+    return int((~alive.any(1)).sum()), int((~alive.any(0)).sum())

@@ -1,0 +1,183 @@
+"""How a density changes over a run: from one value to another between two moments, along a shape."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from sparselit.errors import SparselitError
+
+#: Progress in [0, 1] made at time u in [0, 1] of the transition. ``exponential`` is linear in the logarithm.
+SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda u: u,
+    "cubic": lambda u: 1 - (1 - u) ** 3,  # Zhu & Gupta 2017 (arXiv 1710.01878), equation 1
+    "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
+    "exponential": lambda u: u,
+}
+
+
+@dataclass
+class Schedule:
+    """A density that goes from ``start`` to ``to`` between the moments ``begin`` and ``end`` of the run.
+
+    Moments are fractions of the run up to 1 (1 is the whole run, written as an integer or not) and whole numbers of
+    optimizer steps above 1. Fractions need the length of the run, ``trainer.max_steps``.
+
+    Args:
+        to: density at the end, share of non-zero weights in (0, 1].
+        begin: moment until which the density is ``start``; a fraction of the run in [0, 1], or steps above 1.
+        end: moment from which the density is ``to``; a fraction of the run in [0, 1], or steps above 1.
+        start: density at the beginning, in (0, 1].
+        shape: ``linear``, ``cubic``, ``cosine``, ``exponential`` (geometric), or the path of a function or class
+            (called without arguments) that maps the elapsed share of the transition to the progress, both in [0, 1].
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    to: float
+    begin: float = 0.0
+    end: float = 1.0
+    start: float = 1.0
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        check_density("density.to", self.to)
+        check_density("density.start", self.start)
+        for key in ("begin", "end"):
+            value = getattr(self, key)
+            if not _is_number(value) or not 0 <= value < math.inf:
+                raise SparselitError(f"density.{key} must be a fraction in [0, 1] or a number of steps, got {value!r}")
+            if value > 1 and value != int(value):
+                raise SparselitError(f"density.{key} above 1 is a whole number of steps, got {value}")
+        if (self.begin > 1) == (self.end > 1) and self.begin > self.end:
+            raise SparselitError(f"density.begin must not lie after density.end, got {self.begin} and {self.end}")
+        _find_shape(self.shape)
+
+    @classmethod
+    def constant(cls, density: float) -> Schedule:
+        """The schedule of a plain number: this density from the first step on."""
+        check_density("density", density)
+        return cls(to=density, begin=0.0, end=0.0, start=density)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the density never changes."""
+        return self.start == self.to
+
+    @property
+    def lowest(self) -> float:
+        """The smallest density of the whole run."""
+        return min(self.start, self.to)
+
+    def towards(self, density: float) -> Schedule:
+        """The same schedule with another target; a constant stays a constant."""
+        return Schedule.constant(density) if self.is_constant else replace(self, to=density)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the schedule can be read only when the length of the run is known."""
+        return not self.is_constant and any(0 < moment <= 1 for moment in (self.begin, self.end))
+
+    def check(self, total_steps: int) -> None:
+        """Refuse a schedule that does not fit a run.
+
+        Args:
+            total_steps: length of the run, optimizer steps; -1 if it is not known.
+
+        Raises:
+            SparselitError: a fraction is used and the length is unknown, or ``begin`` lies after ``end``.
+        """
+        if self.is_constant:
+            return
+        if self.needs_length and total_steps < 1:
+            raise SparselitError(
+                "the density's schedule uses fractions of the run, whose length is not known: set trainer.max_steps"
+            )
+        begin, end = self._moments(total_steps)
+        if begin > end:
+            raise SparselitError(
+                f"density.begin must not lie after density.end, got {self.begin} and {self.end} in {total_steps} steps"
+            )
+
+    def at(self, step: int, total_steps: int) -> float:
+        """Density after ``step`` optimizer steps.
+
+        Args:
+            step: number of applied optimizer steps, 0 before the first one.
+            total_steps: length of the run, optimizer steps; -1 if it is not known.
+
+        Returns:
+            The density, in (0, 1].
+
+        Raises:
+            SparselitError: see :meth:`check`.
+        """
+        self.check(total_steps)
+        if self.is_constant:
+            return self.to
+        begin, end = self._moments(total_steps)
+        if step >= end:
+            return self.to
+        if step <= begin:
+            return self.start
+        progress = _find_shape(self.shape)((step - begin) / (end - begin))
+        if not 0 <= progress <= 1:
+            raise SparselitError(f"density.shape {self.shape} must give a progress in [0, 1], got {progress}")
+        if self.shape == "exponential":
+            density = self.start * (self.to / self.start) ** progress
+        else:
+            density = self.start + (self.to - self.start) * progress
+        return min(max(density, self.lowest), max(self.start, self.to))  # rounding must not leave the range
+
+    def _moments(self, total_steps: int) -> tuple[float, float]:
+        """``begin`` and ``end`` in optimizer steps."""
+        return steps(self.begin, total_steps), steps(self.end, total_steps)
+
+
+def as_schedule(density: float | Schedule) -> Schedule:
+    """A plain number as the schedule that is constant."""
+    return density if isinstance(density, Schedule) else Schedule.constant(density)
+
+
+def steps(moment: float, total_steps: int) -> float:
+    """A moment in optimizer steps: up to 1 a fraction of ``total_steps``, above 1 the steps themselves."""
+    return moment if moment > 1 or moment == 0 else moment * total_steps
+
+
+def check_density(key: str, value: object) -> None:
+    """Refuse what is not a density.
+
+    Args:
+        key: name of the value in the message.
+        value: what should be a number in (0, 1].
+
+    Raises:
+        SparselitError: it is not.
+    """
+    if not _is_number(value) or not 0 < value <= 1:  # type: ignore[operator]
+        raise SparselitError(f"{key} must lie in (0, 1], got {value if _is_number(value) else repr(value)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@lru_cache
+def _find_shape(shape: str) -> Callable[[float], float]:
+    """The progress function of a shape's name or path."""
+    if shape in SHAPES:
+        return SHAPES[shape]
+    module, _, name = shape.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name) if module else None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SparselitError(f"density.shape {shape!r} cannot be imported: {error}") from error
+    if isinstance(found, type):
+        found = found()
+    if not callable(found):
+        raise SparselitError(f"density.shape must be one of {', '.join(SHAPES)} or a class path, got {shape!r}")
+    return found

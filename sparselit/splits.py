@@ -1,0 +1,156 @@
+"""Disjoint draws of one task: which split a prompt belongs to is a property of the prompt, not of the draw."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from sparselit.errors import SparselitError
+
+SplitName = Literal["train", "discovery", "selection", "report"]
+
+#: Draws in a row that bring nothing new before a split counts as exhausted.
+PATIENCE = 10_000
+
+
+class Example(NamedTuple):
+    """One prompt of a behaviour; every character is one token.
+
+    Attributes:
+        prompt: the text up to the answer.
+        answer: the right next token, one character.
+        wrong: the answer it competes with, one character.
+        corrupted: the counterpart: a prompt of the same length, the deciding token changed, for which ``wrong`` is
+            right; null where the task has none.
+        stratum: which of the task's ``strata`` the prompt belongs to; accuracies are reported for each.
+    """
+
+    prompt: str
+    answer: str
+    wrong: str
+    corrupted: str | None = None
+    stratum: str = "all"
+
+
+def split_of(family: str, train_share: float) -> SplitName:
+    """The split of a family of prompts, the same for every seed, process and machine.
+
+    The training share comes first; discovery, selection and report divide the rest 1 : 1 : 2. A cryptographic hash
+    and not a CRC: a CRC is linear in the bits, so that its buckets of bit strings would be planes and not a draw.
+
+    Args:
+        family: the text that is hashed.
+        train_share: share of the families that is trained on, in (0, 1).
+    """
+    place = int.from_bytes(hashlib.blake2b(family.encode(), digest_size=4).digest(), "big") / 2**32
+    if place < train_share:
+        return "train"
+    rest = (place - train_share) / (1 - train_share)
+    return "discovery" if rest < 0.25 else "selection" if rest < 0.5 else "report"
+
+
+class Splits:
+    """The splits of one stream of examples, filled on demand.
+
+    Each split is the first so many different prompts of the stream that hash into it, whatever is asked for first.
+    A counterpart that would fall into another split costs the example (the stream may offer the prompt again with
+    another one), so that splits are disjoint by prompt and by counterpart.
+
+    Args:
+        stream: the examples, possibly without end.
+        family: text that decides the split of a prompt.
+        check: raises where an example is broken.
+        sizes: most prompts per split; null takes all there are.
+        train_share: share of the families that is trained on, in (0, 1).
+        name: the method that examples come from, for messages.
+    """
+
+    def __init__(
+        self,
+        stream: Iterator[Example],
+        family: Callable[[str], str],
+        check: Callable[[str, Example], None],
+        sizes: dict[SplitName, int | None],
+        train_share: float,
+        name: str,
+    ) -> None:
+        self._stream, self._family, self._check = stream, family, check
+        self._sizes, self._train_share, self._name = sizes, train_share, name
+        self._found: dict[SplitName, dict[str, Example]] = {split: {} for split in sizes}
+        self._last = dict.fromkeys(sizes, 0)  # the draw that brought the split's newest prompt
+        self._closed: set[SplitName] = set()
+        self._drawn = 0
+
+    def draw(self, split: SplitName) -> list[Example]:
+        """The examples of ``split`` in the order in which they were drawn; empty where the domain holds none."""
+        while split not in self._closed:
+            example = next(self._stream, None)
+            if example is None:
+                self._closed.update(self._sizes)
+                break
+            self._drawn += 1
+            self._offer(example)
+            if self._drawn - self._last[split] >= PATIENCE:
+                self._closed.add(split)
+        return list(self._found[split].values())
+
+    def _offer(self, example: Example) -> None:
+        split = self.place(example)
+        if split is None or split in self._closed:
+            return
+        if self._drawn - self._last[split] > PATIENCE:  # exhausted while another split was being filled
+            self._closed.add(split)
+            return
+        found = self._found[split]
+        known = found.get(example.prompt)
+        if known is None:
+            self._check(self._name, example)
+            found[example.prompt] = example
+            self._last[split] = self._drawn
+            if len(found) == self._sizes[split]:
+                self._closed.add(split)
+        elif known.answer != example.answer:
+            raise two_answers(self._name, known, example)
+
+    def place(self, example: Example) -> SplitName | None:
+        """The split of an example; null where its counterpart belongs to another one."""
+        family = self._family(example.prompt)
+        split = split_of(family, self._train_share)
+        if example.corrupted is None:
+            return split
+        counterpart = self._family(example.corrupted)
+        same = counterpart == family or split_of(counterpart, self._train_share) == split
+        return split if same else None
+
+
+def shuffled_domain(domain: list[Example], seed: int, name: str) -> Iterator[Example]:
+    """A finite domain in a random order that is a function of ``seed``; a prompt with two answers is an error."""
+    answers: dict[str, Example] = {}
+    for example in domain:
+        known = answers.setdefault(example.prompt, example)
+        if known.answer != example.answer:
+            raise two_answers(name, known, example)
+    return iter(random.Random(f"domain {seed}").sample(domain, len(domain)))
+
+
+def mirror(example: Example) -> Example:
+    """The counterpart as an example of its own, whose counterpart is ``example``."""
+    if example.corrupted is None:
+        raise SparselitError(f"a mirrored task needs a counterpart for every prompt; {example.prompt!r} has none")
+    return Example(example.corrupted, example.wrong, example.answer, example.prompt, example.stratum)
+
+
+def with_mirrors(stream: Iterator[Example]) -> Iterator[Example]:
+    """Every example of ``stream``, each followed by its mirror image."""
+    for example in stream:
+        yield example
+        yield mirror(example)
+
+
+def two_answers(name: str, one: Example, other: Example) -> SparselitError:
+    """The error for a prompt whose answer is not a function of the prompt."""
+    return SparselitError(
+        f"{name} gives two answers for the prompt {one.prompt!r}: {one.answer!r} and {other.answer!r}"
+    )
