@@ -69,6 +69,8 @@ def prompt_record(path: Path, root: Path) -> dict[str, Any]:
     Raises:
         SparselitError: the file cannot be read.
     """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SparselitError(f"the prompts {path} lie outside of the circuit's folder")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -93,8 +95,10 @@ def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) 
         try:
             row = json.loads(line)
             prompt, corrupted = ([number[t] for t in row[key]] for key in ("prompt", "corrupted"))
+            if not prompt or len(corrupted) != len(prompt):
+                raise ValueError("an empty prompt, or a counterpart of another length")
             rows.append((prompt, number[row["answer"]], number[row["wrong"]], corrupted, strata.index(row["stratum"])))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SparselitError(f"{path}, line {i}: not an example of this circuit's task ({error!r})") from error
     if not rows:
         raise SparselitError(f"{path} holds no examples")

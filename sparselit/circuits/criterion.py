@@ -57,6 +57,9 @@ class Bound:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise SparselitError(f"criterion metric {self.metric!r} is unknown; choose from {', '.join(METRICS)}")
+        for bound in (self.at_most, self.at_least):
+            if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float)):
+                raise SparselitError(f"the criterion's bound on {self.metric} must be a number, got {bound!r}")
         if (self.at_most is None) == (self.at_least is None):
             raise SparselitError(f"the criterion on {self.metric} needs either at_most or at_least")
 
@@ -75,6 +78,13 @@ class Bound:
         perfect = 1.0 if self.metric == "accuracy" else 0.0
         at_least = self.at_least or 0.0
         return Bound(self.metric, at_least=at_least + (perfect - at_least) * share)
+
+    def implies(self, other: Bound) -> bool:
+        """Whether meeting this bound means meeting ``other``: the same metric and side, at least as tight."""
+        if self.metric != other.metric or (self.at_most is None) != (other.at_most is None):
+            return False
+        limit = self.at_most if self.at_most is not None else self.at_least
+        return other.holds(limit or 0.0)
 
     def __str__(self) -> str:
         sign, value = ("≤", self.at_most) if self.at_most is not None else ("≥", self.at_least)

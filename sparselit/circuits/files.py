@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sparselit.circuits.behaviour import Behaviour, prompt_record, read_examples
+from sparselit.circuits.behaviour import SPLITS, Behaviour, prompt_record, read_examples
 from sparselit.circuits.circuit import FORMAT, VERSION, Circuit
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
@@ -84,10 +84,12 @@ def read_model(path: Path, circuit: Circuit) -> Transformer:
         SparselitError: the weights are missing, broken or of another architecture.
     """
     weights = path.parent / str(circuit.model.get("weights"))
+    if weights.parent != path.parent:
+        raise SparselitError(f"the circuit's weights {weights} lie outside of its folder")
     try:
         model = Transformer(**circuit.model["config"])
         model.load_state_dict(load_file(weights), strict=True)
-    except (OSError, SafetensorError, RuntimeError, TypeError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise SparselitError(f"cannot load the circuit's weights {weights}: {_first_line(error)}") from error
     return model.eval()
 
@@ -100,6 +102,9 @@ def read_behaviour(path: Path, circuit: Circuit) -> Behaviour:
             split: read_examples(path.parent / row["file"], task["vocabulary"], task["strata"])
             for split, row in task["splits"].items()
         }
+        for split in SPLITS[:3]:
+            if split not in splits:
+                raise SparselitError(f"{path}: task.splits lacks {split!r}")
         return Behaviour(splits, task["vocabulary"], task["strata"], {k: task[k] for k in ("class_path", "init_args")})
     except (KeyError, TypeError) as error:
         raise SparselitError(f"{path}: the field 'task' lacks {error}") from error

@@ -5,14 +5,14 @@ Nothing here comes from the search or from a fast path: the full model runs with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparselit.circuits.behaviour import prompt_record
+from sparselit.circuits.behaviour import Behaviour, prompt_record
 from sparselit.circuits.circuit import Circuit, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import Bound, holds, margin, measure
 from sparselit.circuits.evidence import collect
@@ -23,10 +23,16 @@ from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 
 CHUNK = 2048
+#: Parts of the file in which nothing else may stand than what is recomputed.
+_WHOLE = ("ablation", "nodes", "size", "evidence")
 
 
-def verify(path: str | Path) -> dict[str, Any]:
+def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Recompute size, criterion, certificate, necessity and all other evidence of the circuit at ``path``.
+
+    Args:
+        path: the ``circuit.json``; weights and prompts lie beside it.
+        progress: called as (edges tried, edges) while the certificate is recomputed.
 
     Returns:
         ``holds`` (the stated criterion holds on the report split and no claim is false), ``minimal`` (removing any one
@@ -50,6 +56,10 @@ def verify(path: str | Path) -> dict[str, Any]:
         ) from error
     if kind not in ("zero", "mean") or norm != "live":
         raise SparselitError(f"{path}: unknown ablation {kind!r} with norm {norm!r}")
+    if not stated or not certified:
+        raise SparselitError(f"{path}: the criterion, or the certificate's, is empty")
+    if len(behaviour.vocabulary) > model.unembed.out_features:
+        raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
     edges = Edges.of(model)
     false: list[str] = []
     kept = _kept(model, edges, circuit, false)
@@ -67,10 +77,13 @@ def verify(path: str | Path) -> dict[str, Any]:
 
     discovery = behaviour.splits["discovery"]
     removals = []
-    for index in _order(edges, circuit, kept):
+    order = _order(edges, circuit, kept)
+    for tried, index in enumerate(order, 1):
         trial = kept.clone()
         trial[index] = False
         removals.append(measure(logits_of(trial, discovery), discovery))
+        if progress is not None:
+            progress(tried, len(order))
     evidence = collect(model, edges, kept, behaviour, stated, logits_of)
     nodes = nodes_of(edges, kept)
     size = {
@@ -81,9 +94,10 @@ def verify(path: str | Path) -> dict[str, Any]:
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
     held_out = evidence["held_out"]
     recomputed = {
-        "model": {"hash": model_hash(model.state_dict())},
+        "model": {"hash": model_hash(model.state_dict()), "config": model.config},
         "task": {"splits": {s: prompt_record(path.parent / r["file"], path.parent) for s, r in splits.items()}},
         "criterion": [{"value": held_out[bound.metric]} for bound in stated],
+        "ablation": {"kind": kind, "distribution": "discovery" if kind == "mean" else None, "norm": "live"},
         "nodes": nodes,
         "size": size,
         "certificate": {
@@ -97,10 +111,16 @@ def verify(path: str | Path) -> dict[str, Any]:
     }
     claims = circuit.as_json()
     for part, value in recomputed.items():
-        false.extend(_differences(part, claims[part], value, exhaustive=part in ("nodes", "size", "evidence")))
+        false.extend(_differences(part, claims[part], value, exhaustive=part in _WHOLE))
     sufficient = holds(stated, held_out)
     if not sufficient:
         false.append("criterion")
+    if not all(any(tight.implies(bound) for tight in certified) for bound in stated):
+        false.append("certificate.criterion")  # a certificate for something easier
+    if not holds(certified, measure(logits_of(kept, discovery), discovery)):
+        false.append("certificate.criterion")  # a bound that nothing meets makes every edge look necessary
+    if _overlap(behaviour):
+        false.append("task.splits")
     if circuit.certificate.get("removals") is not None and len(circuit.certificate["removals"]) != len(circuit.edges):
         false.append("certificate.removals")
     false = list(dict.fromkeys(false))
@@ -137,6 +157,18 @@ def _kept(model: torch.nn.Module, edges: Edges, circuit: Circuit, false: list[st
         if float(model.get_parameter(name).detach()[row, column]) != weight:
             false.append(f"edges[{i}].weight")
     return kept
+
+
+def _overlap(behaviour: Behaviour) -> bool:
+    """Whether any prompt stands in two of the splits."""
+    seen: set[tuple[int, ...]] = set()
+    for examples in behaviour.splits.values():
+        pairs = zip(examples.tokens.tolist(), examples.length.tolist(), strict=True)
+        prompts = {tuple(tokens[:length]) for tokens, length in pairs}
+        if seen & prompts:
+            return True
+        seen |= prompts
+    return False
 
 
 def _order(edges: Edges, circuit: Circuit, kept: Tensor) -> list[int]:
