@@ -19,9 +19,8 @@ class AnnealedSparsity(Sparsifier):
 
     def update(self, tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """The k largest entries of each tensor, floors inside k."""
+        kept = self.targets(step)
         return {
-            budget.name: select(
-                tensors[budget.name].abs(), budget.k(step, self.total_steps), floor=budget.floor, per=budget.per
-            )
+            budget.name: select(tensors[budget.name].abs(), kept[budget.name], floor=budget.floor, per=budget.per)
             for budget in self.budgets
         }

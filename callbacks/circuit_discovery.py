@@ -15,14 +15,15 @@ class CircuitDiscovery(Discovery):
     """Finds a circuit from which no single edge can be removed, at a cadence while the model trains.
 
     Args:
-        criterion: bounds that must all hold, as in ``[{metric: task_loss, at_most: 0.15}]``; nats and shares.
+        criterion: bounds that must all hold, as in ``[{metric: task_loss, at_most: 0.15}]``, nats and shares; null for
+            a ``task_loss`` of at most 0.15 and an ``accuracy`` of at least 0.99.
         ablation: what a removed edge contributes: nothing (``zero``), or its mean over the task (``mean``).
         search: how candidates are chosen; default group testing over a ranking by integrated gradients.
         margin: how far the search tightens the bounds towards perfection, in [0, 1), because a minimal circuit sits on
             its bound and must still hold on the selection split.
         max_seconds: longest a search may take; an unfinished one gives a circuit that is not certified. Null for no
             limit, without which repeated runs write the same bytes.
-        every_n_steps: optimizer steps between two searches, at least 1; the last step of the run is always searched.
+        every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
         begin: from when on; a model that is still dense is expensive to search.
     """
 
@@ -41,7 +42,11 @@ class CircuitDiscovery(Discovery):
             raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
         if max_seconds is not None and max_seconds <= 0:
             raise SparselitError(f"circuits.max_seconds must be positive or null, got {max_seconds}")
-        self.criterion = criterion or [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)]
+        if criterion is None:
+            criterion = [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)]
+        if not criterion:
+            raise SparselitError("circuits.criterion is empty; give at least one {metric, at_most | at_least}")
+        self.criterion = criterion
         self.ablation = ablation
         self.search = search or GroupTesting()
         self.margin = margin

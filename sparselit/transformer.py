@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from sparselit.errors import SparselitError
 from sparselit.sites import Site, Sites
 
 Positions = Literal["learned", "sinusoidal", "learned_concatenated", "sinusoidal_concatenated", "none"]
+NormKind = Literal["rms", "layer", "none"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 # The eight places of a layer where the paper puts AbsTopK; residual sites only on request.
 _TOP_K_SITES = ("*.attn.in", "*.attn.[qkv]", "*.attn.out", "*.mlp.in", "*.mlp.act", "*.mlp.out")
@@ -216,7 +217,7 @@ class Transformer(nn.Module):
         n_heads: int = 4,
         d_head: int | None = None,
         d_mlp: int | None = None,
-        norm: Literal["rms", "layer", "none"] = "rms",
+        norm: NormKind = "rms",
         norm_eps: float = 0.01,
         norm_bias: bool = True,
         bias: bool = True,
@@ -237,6 +238,14 @@ class Transformer(nn.Module):
             value = self.config[key]
             if value is not None and value < 1:
                 raise SparselitError(f"model.{key} must be at least 1, got {value}")
+        for key, choices in (
+            ("norm", get_args(NormKind)),
+            ("positions", get_args(Positions)),
+            ("activation", tuple(ACTIVATIONS)),
+            ("residual_activation", ("identity", *ACTIVATIONS)),
+        ):
+            if self.config[key] not in choices:
+                raise SparselitError(f"model.{key} must be one of {', '.join(choices)}, got {self.config[key]!r}")
         if n_layers < 0:
             raise SparselitError(f"model.n_layers must be at least 0, got {n_layers}")
         if d_head is None and d_model % n_heads:
@@ -294,6 +303,10 @@ class Transformer(nn.Module):
             if not 0 < share <= 1:
                 raise SparselitError(f"model.activation_density must lie in (0, 1], got {share} for {pattern!r}")
             for site in self.sites.matching(pattern):
+                if site.width < 1:
+                    raise SparselitError(
+                        f"model.activation_density: {pattern!r} matches {site.name}, whose last axis counts keys"
+                    )
                 site.keep = max(1, int(share * site.width))
 
     def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:

@@ -57,7 +57,7 @@ class Behaviour:
                 "corrupted": [words[t] for t in corrupted[:length]],
                 "stratum": self.strata[stratum],
             }
-            if max(map(len, words)) == 1:
+            if all(len(word) == 1 for word in words):
                 line["prompt"], line["corrupted"] = "".join(line["prompt"]), "".join(line["corrupted"])
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         return lines
@@ -88,10 +88,10 @@ def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) 
     number = {word: i for i, word in enumerate(vocabulary)}
     rows: list[tuple[list[int], int, int, list[int], int]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and U+0085 may be tokens
     except (OSError, UnicodeDecodeError) as error:
         raise SparselitError(f"cannot read the prompts {path}: {error}") from error
-    for i, line in enumerate(lines, 1):
+    for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
         try:
             row = json.loads(line)
             prompt, corrupted = ([number[t] for t in row[key]] for key in ("prompt", "corrupted"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparselit.circuits.wiring import Edges, live_channels
+from sparselit.circuits.wiring import BIAS, Edges, biases, live_channels
 from sparselit.transformer import Transformer
 
 FORMAT, VERSION = "sparselit-circuit", 1
@@ -31,6 +31,7 @@ class Circuit:
     ablation: dict[str, Any]
     nodes: dict[str, list[int]]
     edges: list[list[Any]]
+    biases: list[list[Any]]
     size: dict[str, int]
     certificate: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
@@ -42,8 +43,8 @@ class Circuit:
 
     @property
     def places(self) -> list[Edge]:
-        """The edges as (parameter name, row, column)."""
-        return [(name, row, column) for name, row, column, _ in self.edges]
+        """The edges, then the biases, as (parameter name, row, column)."""
+        return [(name, row, column) for name, row, column, _ in self.edges] + [(n, i, 0) for n, i, _ in self.biases]
 
     @staticmethod
     def load(path: str | Path) -> Circuit:
@@ -59,32 +60,31 @@ def model_hash(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
 
 
 def nodes_of(edges: Edges, kept: Tensor) -> dict[str, list[int]]:
-    """Channels of each site that are an end of a kept edge, ascending; sites without any are left out."""
+    """Channels of each site that are an end of a kept edge or bias, ascending; sites without any are left out."""
     nodes: dict[str, set[int]] = {}
     for index in kept.nonzero()[:, 0].tolist():
         for site, channel in edges.endpoints(index):
-            nodes.setdefault(site, set()).add(channel)
+            if site != BIAS:
+                nodes.setdefault(site, set()).add(channel)
     return {site: sorted(channels) for site, channels in sorted(nodes.items())}
 
 
 def free_parameters(model: Transformer, edges: Edges, kept: Tensor, ablation: str) -> int:
-    """Parameters that stay without being edges: non-zero biases and gains inside the circuit and sinks of its heads.
+    """Parameters that stay without being edges: the biases kept, gains of channels that are read, sinks of live heads.
 
     Under mean ablation every bias stays (a constant is its own mean), so all non-zero biases count.
     """
-    masks = edges.masks(kept)
-    live = live_channels(edges.bundles, masks)
+    live = live_channels(edges, kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    count = 0
-    for bundle in edges.bundles.values():
-        if bundle.bias is not None:
-            bias = parameters[bundle.bias] != 0
-            count += int((bias if ablation == "mean" else bias & live[bundle.target].to(bias.device)).sum())
+    if ablation == "mean":
+        count = sum(int(parameters[name].count_nonzero()) for name in biases(model))
+    else:
+        count = int((kept & edges.is_bias).sum())
     for name, parameter in parameters.items():
         site, _, kind = name.rpartition(".")
         if "norm" in site:

@@ -46,7 +46,7 @@ def compact(model: Transformer, edges: Edges, kept: Tensor, ablation: Ablation) 
         or model.embed.sinusoid is not None
     ):
         return None
-    live = live_channels(edges.bundles, edges.masks(kept))
+    live = live_channels(edges, kept)
     residual = _union(
         [channels for site, channels in live.items() if site.endswith((".in", ".out")) or site == "embed"]
     )
@@ -146,6 +146,6 @@ def _fill(
         for axis, places in ((0, row), (1, column)):
             if (name, axis) in renumber:
                 places[here] = renumber[name, axis][places[here]]
-    shapes = {name: (p.shape[0], p.shape[1]) for name, p in ((n, small.get_parameter(n)) for n in edges.names)}
+    shapes = {name: tuple(small.get_parameter(name).shape) for name in edges.names}
     listed = Edges(edges.bundles, edges.names, edges.matrix[origin], row, column, shapes)
     return Compacted(small.eval(), listed, origin, replace(ablation))

@@ -62,7 +62,6 @@ def discover(
         raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
     search = search or GroupTesting()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    model = model.eval()
     for tighter in TIGHTER:
         bounds = [bound.tightened(1 - (1 - margin) * (1 - tighter)) for bound in criterion]
         problem = Problem(model, behaviour.splits["discovery"], bounds, ablation)
@@ -87,7 +86,7 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
     spent = problem.cost
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
     indices = kept.nonzero()[:, 0].tolist()
-    nodes = nodes_of(edges, kept)
+    nodes, is_bias = nodes_of(edges, kept), edges.is_bias.tolist()
     evidence = collect(model, edges, kept, behaviour, criterion, problem.logits)
     held_out: dict[str, Any] = evidence["held_out"]
     return Circuit(
@@ -100,10 +99,11 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
             "norm": "live",
         },
         nodes=nodes,
-        edges=[[*edges.describe(i), _weight(model, edges, i)] for i in indices],
+        edges=[[*edges.describe(i), _weight(model, edges, i)] for i in indices if not is_bias[i]],
+        biases=[[*edges.describe(i)[:2], _weight(model, edges, i)] for i in indices if is_bias[i]],
         size={
             "nodes": sum(map(len, nodes.values())),
-            "edges": len(indices),
+            "edges": sum(not is_bias[i] for i in indices),
             "free": free_parameters(model, edges, kept, problem.ablation.kind),
         },
         certificate={
@@ -114,6 +114,8 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
             "removals": [
                 [place, {b.metric: rounded(found.removals[i])[b.metric] for b in problem.criterion}]
                 for place, i in enumerate(indices)
+                if i in found.removals
+                if i in found.removals  # all of them, where the certificate is complete
             ],
             "min_margin": round(smallest_failure(problem, found), 6),
         },
@@ -135,4 +137,5 @@ def _plain(bound: Bound) -> dict[str, Any]:
 
 def _weight(model: Transformer, edges: Any, index: int) -> float:
     name, row, column = edges.describe(index)
-    return float(model.get_parameter(name).detach()[row, column])
+    parameter = model.get_parameter(name).detach()
+    return float(parameter[row] if parameter.ndim == 1 else parameter[row, column])

@@ -70,6 +70,7 @@ def collect(
         "full": measure(of_model, report)["task_loss"],
         "empty": measure(logits_of(torch.zeros_like(kept), report), report)["task_loss"],
     }
+    gain = loss["empty"] - loss["full"]  # zero where the edges do nothing for the task
     strata = list(behaviour.strata)
     shifted = behaviour.splits.get("out_of_distribution")
     return {
@@ -77,24 +78,27 @@ def collect(
         "sufficiency": {s: score(logits_of(kept, e), e) for s, e in behaviour.splits.items() if s in _USED},
         "held_out": {"split": "report", **score(of_circuit, report), "strata": by_stratum(of_circuit, report, strata)},
         "out_of_distribution": None if shifted is None else score(logits_of(kept, shifted), shifted),
-        "necessity": necessity(kept, report, criterion, logits_of),
+        "necessity": necessity(edges, kept, report, criterion, logits_of),
         "complement": {"split": "report", **score(logits_of(~kept, report), report)},
         "nulls": nulls(model, edges, kept, behaviour, criterion, logits_of),
-        "unexplained": round((loss["circuit"] - loss["full"]) / (loss["empty"] - loss["full"]), DIGITS),
+        "unexplained": round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
     }
 
 
 _USED = ("discovery", "selection")
 
 
-def necessity(kept: Tensor, examples: Examples, criterion: Criterion, logits_of: LogitsOf) -> dict[str, Any]:
+def necessity(
+    edges: Edges, kept: Tensor, examples: Examples, criterion: Criterion, logits_of: LogitsOf
+) -> dict[str, Any]:
     """In how many cases the removal of one edge still breaks the stated criterion on the report split."""
     needed = 0
-    for index in kept.nonzero()[:, 0].tolist():
+    weights = (kept & ~edges.is_bias).nonzero()[:, 0].tolist()
+    for index in weights:
         trial = kept.clone()
         trial[index] = False
         needed += not holds(criterion, measure(logits_of(trial, examples), examples))
-    return {"split": "report", "still_necessary": needed, "edges": int(kept.sum()), "n": len(examples.answer)}
+    return {"split": "report", "still_necessary": needed, "edges": len(weights), "n": len(examples.answer)}
 
 
 def nulls(

@@ -23,6 +23,7 @@ _FIELDS = {
     "ablation": dict,
     "nodes": dict,
     "edges": list,
+    "biases": list,
     "size": dict,
     "certificate": dict,
     "evidence": dict,
@@ -74,6 +75,9 @@ def read_circuit(path: Path) -> Circuit:
     for i, edge in enumerate(content["edges"]):
         if not (isinstance(edge, list) and [type(v) for v in edge[:3]] == [str, int, int] and len(edge) == 4):
             raise SparselitError(f"{path}: edges[{i}] is not [parameter, row, column, weight]")
+    for i, bias in enumerate(content["biases"]):
+        if not (isinstance(bias, list) and [type(v) for v in bias[:2]] == [str, int] and len(bias) == 3):
+            raise SparselitError(f"{path}: biases[{i}] is not [parameter, channel, value]")
     return Circuit(**{field: content[field] for field in _FIELDS})
 
 

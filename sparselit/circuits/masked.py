@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from sparselit.circuits.wiring import live_channels, matrices
+from sparselit.circuits.wiring import matrices
 from sparselit.examples import Examples
 from sparselit.sites import Edit
 from sparselit.transformer import Transformer
@@ -27,8 +27,8 @@ class Ablation:
     """What a removed edge contributes.
 
     Attributes:
-        kind: ``zero``: nothing, and the bias of a channel outside the circuit is removed with it; ``mean``: its weight
-            times its source's mean, a constant, so that biases (their own mean) stay.
+        kind: ``zero``: nothing; ``mean``: its weight times its source's mean, a constant, so that biases, which are
+            their own mean, stay.
         means: mean activation of every source, by site, under ``mean``; see :func:`source_means`.
     """
 
@@ -43,26 +43,21 @@ def masked_logits(
 
     Args:
         model: the full model; it is not changed.
-        masks: one tensor per weight matrix, as :meth:`Edges.masks` gives them; floats in [0, 1] interpolate.
+        masks: one tensor per matrix and bias, as :meth:`Edges.masks` gives them; floats in [0, 1] interpolate.
         ablation: what a removed edge contributes.
         tokens: (batch, position).
         at: (batch,) answer positions, or None.
     """
-    bundles = matrices(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     replaced = {name: parameters[name] * mask for name, mask in masks.items()}
     offsets: dict[str, Tensor] = {}
     if ablation.kind == "mean":
+        bundles = matrices(model)
         for name, mask in masks.items():
             removed, bundle = parameters[name] * (1 - mask.to(parameters[name].dtype)), bundles[name]
             mean = ablation.means[bundle.source]
             offset = removed @ mean if bundle.target_axis == 0 else mean @ removed
             offsets[bundle.target] = offsets[bundle.target] + offset if bundle.target in offsets else offset
-    elif all(mask.dtype == torch.bool for mask in masks.values()):
-        live = live_channels(bundles, masks)
-        for bundle in bundles.values():
-            if bundle.bias is not None:
-                replaced[bundle.bias] = parameters[bundle.bias] * live[bundle.target]
     with model.sites.edited(before={site: _adding(offset) for site, offset in offsets.items()}):
         return functional_call(model, replaced, (tokens, at), tie_weights=False)
 
@@ -86,7 +81,7 @@ def source_means(model: Transformer, examples: Examples) -> dict[str, Tensor]:
     means = {}
     for site, x in records.items():
         means[site] = x[real].mean(0) if x.shape[1] == real.shape[1] else x.mean((0, 1))
-    share = real.sum().reciprocal()
+    share = real.sum().to(model.embed.token.weight.dtype).reciprocal()
     vocabulary, longest = model.unembed.out_features, model.max_length
     means["token"] = torch.bincount(examples.tokens[real], minlength=vocabulary) * share
     means["position"] = torch.nn.functional.pad(real.sum(0) * share, (0, longest - real.shape[1]))

@@ -38,7 +38,7 @@ class Problem:
         ablation: what a removed edge contributes; ``mean`` takes the model's means over ``discovery``.
 
     Attributes:
-        edges: every non-zero weight of the model.
+        edges: every non-zero weight of the model, and every bias where the ablation can remove it.
         cost: running count of evaluations, forwards and backwards.
 
     Raises:
@@ -54,7 +54,7 @@ class Problem:
         self.discovery = discovery
         self.criterion: Sequence[Bound] = tuple(criterion)
         self.ablation = Ablation(ablation, source_means(model, discovery) if ablation == "mean" else {})
-        self.edges = Edges.of(model)
+        self.edges = Edges.of(model, ablation)
         self.cost = Cost()
         self._compacted: Compacted | None = None
 

@@ -21,6 +21,7 @@ from sparselit.circuits.masked import Ablation, masked_logits, source_means
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
+from sparselit.transformer import Transformer
 
 CHUNK = 2048
 #: Parts of the file in which nothing else may stand than what is recomputed.
@@ -60,7 +61,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         raise SparselitError(f"{path}: the criterion, or the certificate's, is empty")
     if len(behaviour.vocabulary) > model.unembed.out_features:
         raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
-    edges = Edges.of(model)
+    edges = Edges.of(model, kind)
     false: list[str] = []
     kept = _kept(model, edges, circuit, false)
     ablation = Ablation(kind, source_means(model, behaviour.splits["discovery"]) if kind == "mean" else {})
@@ -88,7 +89,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     nodes = nodes_of(edges, kept)
     size = {
         "nodes": sum(map(len, nodes.values())),
-        "edges": int(kept.sum()),
+        "edges": int((kept & ~edges.is_bias).sum()),
         "free": free_parameters(model, edges, kept, kind),
     }
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
@@ -121,7 +122,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         false.append("certificate.criterion")  # a bound that nothing meets makes every edge look necessary
     if _overlap(behaviour):
         false.append("task.splits")
-    if circuit.certificate.get("removals") is not None and len(circuit.certificate["removals"]) != len(circuit.edges):
+    if circuit.certificate.get("removals") is not None and len(circuit.certificate["removals"]) != len(circuit.places):
         false.append("certificate.removals")
     false = list(dict.fromkeys(false))
     return {
@@ -144,18 +145,21 @@ def _bounds(rows: list[dict[str, Any]]) -> list[Bound]:
     return [Bound(row["metric"], row.get("at_most"), row.get("at_least")) for row in rows]
 
 
-def _kept(model: torch.nn.Module, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
+def _kept(model: Transformer, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
     """The circuit's edges that the model has; edges that it has not, or with another weight, are false claims."""
     index = {edges.describe(i): i for i in range(len(edges))}
     kept = torch.zeros(len(edges), dtype=torch.bool)
-    for i, (name, row, column, weight) in enumerate(circuit.edges):
-        found = index.get((name, row, column))
-        if found is None or kept[found]:
-            false.append(f"edges[{i}]")
+    weights = [edge[3] for edge in circuit.edges] + [bias[2] for bias in circuit.biases]
+    for i, (place, weight) in enumerate(zip(circuit.places, weights, strict=True)):
+        name = f"edges[{i}]" if i < len(circuit.edges) else f"biases[{i - len(circuit.edges)}]"
+        found = index.get(place)
+        if found is None or kept[found] or bool(edges.is_bias[found]) != name.startswith("biases"):
+            false.append(name)
             continue
         kept[found] = True
-        if float(model.get_parameter(name).detach()[row, column]) != weight:
-            false.append(f"edges[{i}].weight")
+        parameter, (_, row, column) = model.get_parameter(place[0]).detach(), place
+        if float(parameter[row] if parameter.ndim == 1 else parameter[row, column]) != weight:
+            false.append(f"{name}.weight")
     return kept
 
 

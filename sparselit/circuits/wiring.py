@@ -1,7 +1,8 @@
 """The connections of a transformer: which tensor joins which sites, and its edges as one flat list.
 
 An edge is one non-zero entry of a matrix: ``(parameter, row, column)``. Embedding edges start at a token or a position,
-unembedding edges end at a logit. Biases, gains and sinks are no edges; those that stay are counted as *free*.
+unembedding edges end at a logit. A bias is listed like an edge from the constant 1 to its node, ``(parameter, channel,
+0)``, so that it is removed and certified like one; in sizes it counts as *free*, with the gains and sinks that stay.
 """
 
 from __future__ import annotations
@@ -17,26 +18,39 @@ from sparselit.transformer import Transformer
 
 @dataclass(frozen=True)
 class Matrix:
-    """One weight matrix as a bundle of edges.
+    """One weight matrix, or one bias vector, as a bundle of edges.
 
     Attributes:
         name: parameter name, as in ``layers.0.attn.q.weight``.
-        source: where its edges start: a site, or ``token`` / ``position``.
+        source: where its edges start: a site, ``token``, ``position``, or ``bias`` for a vector.
         target: the site at which its edges end.
-        target_axis: axis of the tensor that counts targets: 0 for linear maps, 1 for embedding tables.
-        bias: name of the bias that is added at the target; None without one.
+        target_axis: axis of the tensor that counts targets: 0 for linear maps and vectors, 1 for embedding tables.
     """
 
     name: str
     source: str
     target: str
     target_axis: int = 0
-    bias: str | None = None
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether this is a bias vector."""
+        return self.source == BIAS
 
     def endpoints(self, row: int, column: int) -> tuple[tuple[str, int], tuple[str, int]]:
         """The two nodes ``(site, channel)`` that the entry at ``row, column`` joins, source first."""
         source, target = (column, row) if self.target_axis == 0 else (row, column)
         return (self.source, source), (self.target, target)
+
+
+BIAS = "bias"
+
+
+def biases(model: Transformer) -> dict[str, Matrix]:
+    """Every bias vector that is added to the output of a matrix, by parameter name."""
+    targets = {bundle.name.removesuffix("weight") + "bias": bundle.target for bundle in matrices(model).values()}
+    present = {name for name, _ in model.named_parameters()}
+    return {name: Matrix(name, BIAS, target) for name, target in targets.items() if name in present}
 
 
 def matrices(model: Transformer) -> dict[str, Matrix]:
@@ -56,10 +70,8 @@ def matrices(model: Transformer) -> dict[str, Matrix]:
             ("mlp.up", "mlp.in", "mlp.act"),
             ("mlp.down", "mlp.act", "mlp.out"),
         ):
-            bias = f"{layer}.{path}.bias" if model.bias else None
-            bundles.append(Matrix(f"{layer}.{path}.weight", f"{layer}.{source}", f"{layer}.{target}", bias=bias))
-    bias = "unembed.bias" if model.unembed.bias is not None else None
-    bundles.append(Matrix("unembed.weight", "unembed.in", "logits", bias=bias))
+            bundles.append(Matrix(f"{layer}.{path}.weight", f"{layer}.{source}", f"{layer}.{target}"))
+    bundles.append(Matrix("unembed.weight", "unembed.in", "logits"))
     if model.bigram is not None:
         bundles.append(Matrix("bigram.weight", "token", "logits", target_axis=1))
     return {bundle.name: bundle for bundle in bundles}
@@ -67,16 +79,16 @@ def matrices(model: Transformer) -> dict[str, Matrix]:
 
 @dataclass(frozen=True)
 class Edges:
-    """All edges of one model in a fixed order: by matrix in forward order, then row, then column.
+    """All edges of one model in a fixed order: by matrix in forward order, then row, then column; then the biases.
 
     A set of edges is a boolean tensor (edge,) over this list.
 
     Attributes:
-        bundles: the matrices, by parameter name.
+        bundles: the matrices and bias vectors, by parameter name.
         names: the parameter names in order.
         matrix: (edge,) index into ``names``.
         row: (edge,) row in the tensor.
-        column: (edge,) column in the tensor.
+        column: (edge,) column in the tensor; 0 in a vector.
         shapes: shape of each tensor, by name.
     """
 
@@ -85,23 +97,34 @@ class Edges:
     matrix: Tensor
     row: Tensor
     column: Tensor
-    shapes: Mapping[str, tuple[int, int]]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, model: Transformer) -> Edges:
-        """The non-zero entries of all weight matrices of ``model``."""
-        bundles = matrices(model)
-        found = [model.get_parameter(name).detach().cpu().nonzero() for name in bundles]
+    def of(cls, model: Transformer, ablation: str = "zero") -> Edges:
+        """The non-zero entries of all weight matrices of ``model``, and of its biases where they can be ablated.
+
+        Args:
+            model: the transformer.
+            ablation: under ``mean`` a bias is its own mean, so that it stays and is not listed.
+        """
+        bundles = matrices(model) if ablation == "mean" else matrices(model) | biases(model)
+        tensors = {name: model.get_parameter(name).detach().cpu() for name in bundles}
+        found = [tensor.view(len(tensor), -1).nonzero() for tensor in tensors.values()]
         places = torch.cat(found)
         matrix = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(f) for f in found]))
-        shapes = {name: (p.shape[0], p.shape[1]) for name, p in ((n, model.get_parameter(n)) for n in bundles)}
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         return cls(bundles, tuple(bundles), matrix, places[:, 0], places[:, 1], shapes)
+
+    @property
+    def is_bias(self) -> Tensor:
+        """Which of them are biases, boolean (edge,)."""
+        return torch.tensor([self.bundles[name].is_bias for name in self.names])[self.matrix]
 
     def __len__(self) -> int:
         return len(self.matrix)
 
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
-        """One tensor per matrix, in its shape, that holds ``kept`` (edge,) at the edges and zero elsewhere.
+        """One tensor per matrix or vector, in its shape, that holds ``kept`` (edge,) at the edges and zero elsewhere.
 
         Booleans give boolean masks; a float tensor gives differentiable ones.
         """
@@ -109,7 +132,8 @@ class Edges:
         for i, name in enumerate(self.names):
             here = self.matrix == i
             empty = torch.zeros(self.shapes[name], dtype=kept.dtype, device=kept.device)
-            masks[name] = empty.index_put((self.row[here], self.column[here]), kept[here])
+            index = (self.row[here], self.column[here])[: empty.ndim]
+            masks[name] = empty.index_put(index, kept[here])
         return masks
 
     def describe(self, index: int) -> tuple[str, int, int]:
@@ -130,17 +154,19 @@ class Edges:
         return kept
 
 
-def live_channels(bundles: Mapping[str, Matrix], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Which channels of each site are nodes of the set of edges ``masks``: boolean vectors by site.
+def live_channels(edges: Edges, kept: Tensor) -> dict[str, Tensor]:
+    """Which channels of each site a set of edges needs, as boolean vectors by site.
 
-    A node is an end of an edge. Two channels that only act together are one node each as soon as one of them is: query
-    and key channel of a head (their product), value channel and its attention-weighted mean ``z``.
+    Those are the ends of its edges and biases. Query and key channel of a head act as a product, and a value channel
+    through its attention-weighted mean ``z``, so of such a pair both are needed as soon as one is.
     """
     live: dict[str, Tensor] = {}
-    for name, mask in masks.items():
-        bundle = bundles[name]
-        source_axis = 1 - bundle.target_axis
-        for site, channels in ((bundle.target, mask.any(source_axis)), (bundle.source, mask.any(bundle.target_axis))):
+    for name, mask in edges.masks(kept).items():
+        bundle = edges.bundles[name]
+        ends = [(bundle.target, mask if mask.ndim == 1 else mask.any(1 - bundle.target_axis))]
+        if not bundle.is_bias:
+            ends.append((bundle.source, mask.any(bundle.target_axis)))
+        for site, channels in ends:
             live[site] = live[site] | channels if site in live else channels
     for site in [s for s in live if s.endswith(".attn.q")]:
         layer = site.removesuffix("q")

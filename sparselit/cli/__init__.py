@@ -19,6 +19,7 @@ EXPERIMENT = {
     "validate": "measure a checkpoint on the selection split",
     "test": "measure a checkpoint on the report split",
     "predict": "show what a checkpoint answers",
+    "discover": "find the circuit of a checkpoint",
 }
 #: Commands with a plain parser: each is a module of this package that has ``run(argv)``.
 PLAIN = {

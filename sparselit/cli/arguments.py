@@ -20,6 +20,8 @@ from sparselit.run_folder import RunFolder
 LAST = "last"
 #: YAML keys whose value is one class with its arguments.
 CLASS_KEYS = ("data", "model", "sparsity", "circuits")
+#: The class of a key that is given without one, by the name that it has in YAML.
+DEFAULT_CLASSES = {"circuits": "CircuitDiscovery"}
 _INFORMATION = ("-h", "--help", "--print_config")
 
 
@@ -81,31 +83,64 @@ def prepare(typed: list[str]) -> Arguments:
     """
     command, options = typed[0], typed[1:]
     informs = any(option.split("=")[0] in _INFORMATION or _is_class_help(option) for option in options)
-    argv, files, ckpt_path = [command], [], None
-    values: list[tuple[str, str]] = []
-    for name, value in _options(options):
-        if name in ("--config", "-c") and value is not None and not _is_inline(value):
-            value = find_config(value)
-            files.append(Path(value))
-        elif name == "--ckpt_path":
-            ckpt_path = value
-        if value is not None:
-            values.append((name, value))
-        argv += [name] if value is None else [f"{name}={value}"] if name.startswith("--") else [name, value]
-
-    has_data = any(name.split(".")[0] in ("--data", "--config", "-c") for name, _ in values)
+    pairs = list(_options(options))
+    ckpt_path = next((value for name, value in reversed(pairs) if name == "--ckpt_path"), None)
+    named = {name for name, value in pairs if value is not None}
+    has_data = not named.isdisjoint(("--config", "-c", "--data", "--data.class_path"))
     if command == "fit" and not has_data and not informs:
         raise SparselitError("fit needs --config FILE (see `sparselit configs`) or --data TASK (see `sparselit tasks`)")
     if command != "fit" and not informs:
         if ckpt_path is None:
             raise SparselitError(f"{command} needs --ckpt_path FILE, or --ckpt_path last together with --config")
         if not has_data:
-            config = _config_beside(command, ckpt_path)
-            files.append(config)
-            argv[1:1] = [f"--config={config}"]
-    layers = [Layer(str(path), dict(_settings(_read(path)))) for path in files]
+            pairs.insert(0, ("--config", str(_config_beside(command, ckpt_path))))
+
+    argv: list[str] = [command]
+    files: list[Path] = []
+    contents: list[dict[str, Any]] = []
+    values: list[tuple[str, str]] = []
+    tables: set[tuple[str, str]] = set()  # settings that are a list of mappings so far
+    for name, value in pairs:
+        if name == "--ckpt_path" and value is not None:
+            continue
+        if value is None:
+            argv.append(name)
+            continue
+        if name in ("--config", "-c") and not _is_inline(value):
+            value = find_config(value)
+            files.append(Path(value))
+            contents.append(_read(files[-1]))
+            settings = dict(_settings(contents[-1]))
+        else:
+            values.append((name, value))
+            settings = dict(_typed_settings(values[-1:]))
+        # The parser would mix the rows of a table with those of the one that it replaces.
+        new = {place for place, setting in settings.items() if _is_table(setting)}
+        argv += [f"--{key}.{argument}=[]" for key, argument in sorted(new & tables)]
+        tables |= new
+        argv += [f"{name}={value}"] if name.startswith("--") else [name, value]
+    argv += [] if ckpt_path is None else [f"--ckpt_path={ckpt_path}"]  # no file, such as a run's config.yaml, undoes it
+    argv[1:1] = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if _lacks_class(key, contents, values)]
+    layers = [Layer(str(path), dict(_settings(content))) for path, content in zip(files, contents, strict=True)]
     layers.append(Layer("the command line", dict(_typed_settings(values))))
     return Arguments(typed, argv, files, layers, ckpt_path)
+
+
+def _is_table(setting: Any) -> bool:
+    return isinstance(setting, list) and any(isinstance(row, dict) for row in setting)
+
+
+def _lacks_class(key: str, contents: list[dict[str, Any]], values: list[tuple[str, str]]) -> bool:
+    """Whether the first thing said of a key gives arguments and no class."""
+    for content in contents:
+        if content.get(key) is not None:
+            return isinstance(content[key], dict) and "class_path" not in content[key]
+    for name, value in values:
+        if name == f"--{key}":
+            return _is_inline(value) and "class_path" not in value
+        if name.startswith(f"--{key}."):
+            return not name.endswith((".class_path", ".help"))
+    return False
 
 
 def _config_beside(command: str, ckpt_path: str) -> Path:

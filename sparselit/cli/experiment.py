@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with run folders, resuming and readable errors."""
+"""``fit``, ``validate``, ``test``, ``predict`` and ``discover``: run folders, resuming and the summary."""
 
 from __future__ import annotations
 
@@ -6,54 +6,37 @@ import os
 import shlex
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
 
 from sparselit.checkpoint import write_atomically
 from sparselit.checkpointing import AtomicCheckpointIO, RandomState, RunCheckpoint
-from sparselit.cli import EXPERIMENT
+from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.arguments import Arguments
-from sparselit.cli.checks import LINKS, inline, refuse_length, refuse_linked, silent_changes
-from sparselit.cli.help import experiment_help
+from sparselit.cli.circuit_text import discovered_text, found_lines, verify_command
+from sparselit.cli.command_line import CommandLine
 from sparselit.cli.interruption import Interrupted, Interruption
 from sparselit.cli.noise import quieten
 from sparselit.cli.outcome import files, measure, result_lines
-from sparselit.cli.parser import ExperimentParser
 from sparselit.cli.plugins import load_plugins
-from sparselit.cli.resume import Start, check_fit, data_changes, differences, find_start
-from sparselit.cli.trainer import Events, ExperimentTrainer
-from sparselit.discovery import Discovery
+from sparselit.cli.resume import check_fit, data_changes
+from sparselit.cli.trainer import Events
+from sparselit.discovery import FOLDER, Discovery
 from sparselit.errors import SparselitError
-from sparselit.modules import SparseTransformer
 from sparselit.report.summary import Summary, scores
-from sparselit.run_folder import RUNS, RunFolder, shown
+from sparselit.run_folder import RunFolder, shown
 from sparselit.sparsifier import Sparsifier
 from sparselit.sparsity.density import density_table
-from sparselit.task import Task
 
-MODEL = "sparselit.SparseTransformer"
-#: Optional keys beside Lightning's, each a callback of its own: adding one is one line.
-CALLBACK_KEYS: dict[str, type[Callback]] = {"sparsity": Sparsifier, "circuits": Discovery}
 #: Set by the process that the user started, for the ones that DDP starts.
 _FOLDER_VARIABLE = "SPARSELIT_RUN_FOLDER"
-
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_steps": -1,
-    # Training streams have no end: count in optimizer steps, not in epochs.
-    "check_val_every_n_epoch": None,
-    "val_check_interval": 500,
-    "log_every_n_steps": 10,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
 
 
 def run(arguments: Arguments) -> None:
@@ -63,6 +46,7 @@ def run(arguments: Arguments) -> None:
         SparselitError: the user can mend it.
     """
     load_plugins()
+    torch.set_flush_denormal(True)  # a solved task has gradients so small that a CPU would crawl
     quieten()
     try:
         Experiment(arguments)
@@ -70,7 +54,7 @@ def run(arguments: Arguments) -> None:
         raise SparselitError(f"trainer: {_sentence(error)}") from error
 
 
-class Experiment(LightningCLI):
+class Experiment(CommandLine):
     """One command line, from parsing to the summary.
 
     Args:
@@ -78,139 +62,11 @@ class Experiment(LightningCLI):
     """
 
     def __init__(self, arguments: Arguments) -> None:
-        self.arguments = arguments
-        self.start: Start | None = None
-        self.notes: list[str] = []  # what happens that the user may not expect; said once nothing was refused
         self.folder: RunFolder | None = None
         self.checkpoint: RunCheckpoint | None = None
+        self.discovery: Discovery | None = None
         self.interruption = Interruption(None)
-        self._refusal: SparselitError | None = None  # of the last object that could not be made
-        super().__init__(
-            LightningModule,
-            LightningDataModule,
-            save_config_callback=None,
-            trainer_class=ExperimentTrainer,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            parser_class=ExperimentParser,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            args=arguments.argv,
-            auto_configure_optimizers=False,
-        )
-
-    # -- the keys -----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands, and the arguments of their methods that are not options."""
-        return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
-            "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
-            "test": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
-            "predict": {"model", "dataloaders", "datamodule"},
-        }
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser whose saved files do not begin with Lightning's version."""
-        kwargs.setdefault("dump_header", [])
-        return super().init_parser(**kwargs)
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Our keys first, then the trainer's long list."""
-        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-        parser.set_defaults({"model": {"class_path": MODEL}})
-        for key, base in CALLBACK_KEYS.items():
-            parser.add_lightning_class_args(base, key, subclass_mode=True, required=False)
-        for target, source in LINKS.items():
-            parser.link_arguments(source, f"model.init_args.{target}", apply_on="instantiate")
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        assert isinstance(parser, ExperimentParser)
-        bases = {"data": Task, "model": LightningModule, **CALLBACK_KEYS}
-        parser.help_text = lambda: experiment_help(
-            parser, subcommand, EXPERIMENT[subcommand], SparseTransformer, bases, tuple(LINKS)
-        )
-        return parser
-
-    # -- parsing ------------------------------------------------------------------------------------------------------
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, then refuse or report what the parser lets pass without a word."""
-        self.config = parser.parse_args(args)
-        settings = self.config[self.config.subcommand]
-        refuse_linked(self.arguments.layers)
-        refuse_length(settings.trainer, self.config.subcommand)
-        self.notes += silent_changes(settings, self.arguments.layers)
-
-    def _parse_ckpt_path(self) -> None:
-        """Find the checkpoint, and let its hyper-parameters win over the configuration, saying so."""
-        settings = self.config[self.config.subcommand]
-        if not settings.get("ckpt_path"):
-            return
-        self.start = find_start(settings.ckpt_path, self._root(settings), self._name(settings))
-        settings.ckpt_path = str(self.start.path)
-        self.notes += self.start.notes
-        self._adopt_hyper_parameters(self.start)
-
-    def _adopt_hyper_parameters(self, start: Start) -> None:
-        command = self.config.subcommand
-        dump = yaml.safe_load(self.parser.dump(self.config, skip_unset=False, skip_validation=True))[command]["model"]
-        if start.model_class is None:
-            return
-        if start.model_class.rpartition(".")[2] != dump["class_path"].rpartition(".")[2]:
-            raise SparselitError(
-                f"{shown(start.path)} holds a {start.model_class}, and model.class_path is {dump['class_path']}"
-            )
-        changed = {}
-        for key, saved, current in differences(start.hyper_parameters, dump.get("init_args", {})):
-            if key not in LINKS:
-                changed[key] = saved
-                self.notes.append(f"model.{key}: {inline(saved)} from the checkpoint, not {inline(current)}")
-        if changed:
-            override = {"class_path": dump["class_path"], "init_args": changed}
-            self.config = self.parser.parse_object({command: {"model": override}}, self.config)
-
-    # -- the run folder -----------------------------------------------------------------------------------------------
-
-    def _root(self, settings: Any) -> Path:
-        return Path(settings.trainer.get("default_root_dir") or Path.cwd()) / RUNS
-
-    def _name(self, settings: Any) -> str:
-        """Name of the run: the first configuration file's, or else the task's."""
-        if self.arguments.config_files:
-            path = self.arguments.config_files[0]
-            folder = RunFolder.of(path) if path.name == "config.yaml" else None
-            return folder.name if folder else path.stem
-        return str(settings.data.class_path).rpartition(".")[2].lower()
-
-    def _add_instantiators(self) -> None:
-        super()._add_instantiators()
-        self.parser.add_instantiator(self._remember_refusal, object, subclasses=True)
-
-    def _remember_refusal(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return class_type(*args, **kwargs)
-        except SparselitError as error:
-            self._refusal = error
-            raise
-
-    def instantiate_classes(self) -> None:
-        """Make the objects; a refusal by one of them comes through jsonargparse's list of types that did not fit."""
-        try:
-            super().instantiate_classes()
-        except ValueError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, SparselitError):
-                cause = cause.__cause__
-            refusal = cause or self._refusal
-            if refusal is None:
-                raise
-            raise refusal from None
+        super().__init__(arguments)
 
     # -- objects ------------------------------------------------------------------------------------------------------
 
@@ -275,6 +131,10 @@ class Experiment(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Sparsifier):
                 callback.validate(self.model, self.trainer.max_steps)
+            elif isinstance(callback, Discovery):
+                callback.validate(self.model, self.datamodule)
+                callback.tell = _say
+                self.discovery = callback
         self._tell_notes()
         if self._get(self.config, "trainer").fast_dev_run:
             return
@@ -288,6 +148,8 @@ class Experiment(LightningCLI):
             )
         if self.checkpoint is not None and self.checkpoint.dirpath is None:
             self.checkpoint.dirpath = self.folder.checkpoint_folder
+        if self.discovery is not None:
+            self.discovery.folder = self.folder.path / FOLDER
         if self.start is not None:
             verb = "resuming" if self.start.folder else "starting a new run"
             _say(f"{verb} from step {self.start.step} ({shown(self.start.path)})")
@@ -336,20 +198,25 @@ class Experiment(LightningCLI):
         steps, metrics = self.trainer.global_step, measure(self.trainer, self.model, self.datamodule)
         if not self.trainer.is_global_zero:
             return
+        seconds = self.checkpoint.seconds if self.checkpoint else self._seconds
+        commands = [
+            ("the same run again", f"sparselit fit --config {shlex.quote(shown(self.folder.config))}"),
+            ("go on from the last checkpoint", self._resume_command()),
+            ("curves", f"tensorboard --logdir {shlex.quote(shown(self.folder.root))}"),
+        ]
+        if self.discovery is not None and self.discovery.latest is not None:
+            commands.append(("check every claim of the circuit", verify_command(self.discovery.latest[1])))
         summary = Summary(
             name=f"{self.folder.name}/version_{self.folder.version}",
             task=type(self.datamodule).__name__,
             model=type(self.model).__name__,
             steps=steps,
-            seconds=self.checkpoint.seconds if self.checkpoint else self._seconds,
+            seconds=seconds,
             scores=scores(metrics),
+            circuit=[] if self.discovery is None else found_lines(self.discovery, seconds),
             rows=density_table(self.model.state_dict()),
             lines=files(self.folder, self.checkpoint),
-            commands=[
-                ("the same run again", f"sparselit fit --config {shlex.quote(shown(self.folder.config))}"),
-                ("go on from the last checkpoint", self._resume_command()),
-                ("curves", f"tensorboard --logdir {shlex.quote(shown(self.folder.root))}"),
-            ],
+            commands=commands,
         )
         write_atomically(self.folder.summary, lambda file: file.write(str(summary).encode()))
         sys.stdout.write(f"\n{summary}")
@@ -367,6 +234,19 @@ class Experiment(LightningCLI):
         for answer in self.trainer.predict(**kwargs):  # type: ignore[union-attr]
             sys.stdout.write(f"{answer}\n")
 
+    def discover(self, **kwargs: Any) -> None:
+        """Write the circuit of a checkpoint and say what it is."""
+        try:
+            found = self.trainer.discover(**kwargs)  # type: ignore[attr-defined]
+        except NoCircuitError as reason:
+            _say(f"no circuit: {reason}")
+            sys.exit(1)
+        sys.stdout.write(discovered_text(found))
+        sys.stdout.flush()
+        if found.stopped:
+            _say("ended by Ctrl-C" + ("" if found.circuit.certificate["complete"] else ": there is no certificate"))
+            sys.exit(130)
+
     def _resume_command(self) -> str:
         return shlex.join(self.arguments.again("--ckpt_path", "last"))
 
@@ -378,4 +258,5 @@ def _sentence(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    """One line on standard error, above the progress bars."""
+    tqdm.write(text, file=sys.stderr)

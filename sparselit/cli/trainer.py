@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sparselit.checkpoint import load_checkpoint
+from sparselit.cli.discovering import Discovered, discover
 from sparselit.errors import SparselitError
 
 
@@ -40,7 +41,7 @@ class Events(TensorBoardLogger):
 
 
 class ExperimentTrainer(Trainer):
-    """A Trainer whose ``predict`` answers prompts in words."""
+    """A Trainer whose ``predict`` answers prompts in words, and that finds the circuit of a checkpoint."""
 
     def predict(  # type: ignore[override]
         self,
@@ -78,6 +79,25 @@ class ExperimentTrainer(Trainer):
         prompts = [task.decode(row[:length]) for row, length in zip(report.tokens, report.length, strict=True)]
         answers = task.decode(report.answer)
         return [_answer(model, task, text)._replace(right=right) for text, right in zip(prompts, answers, strict=True)]
+
+    def discover(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+    ) -> Discovered:
+        """Find the circuit of a checkpoint and write it.
+
+        Args:
+            model: an instance of the checkpoint's model.
+            datamodule: the task.
+            ckpt_path: checkpoint file, or "last" for the newest of the run that --config names.
+            output: file of the circuit; default ``circuits/step=N.json`` in the run folder.
+        """
+        if ckpt_path is None:
+            raise SparselitError("discover needs --ckpt_path")
+        return discover(self, model, datamodule, ckpt_path, output)
 
 
 @torch.no_grad()

@@ -75,10 +75,18 @@ class SparseTransformer(LightningModule):
                 raise SparselitError(f"model.{key} must lie in [{low}, {high}], got {value}")
         if not 0 <= label_smoothing < 1:
             raise SparselitError(f"model.label_smoothing must lie in [0, 1), got {label_smoothing}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise SparselitError(f"model.betas must lie in [0, 1), got {betas}")
+        for key, choice, choices in (
+            ("decay", decay, ("linear", "cosine", "none")),
+            ("loss_on", loss_on, ("answer", "all")),
+        ):
+            if choice not in choices:
+                raise SparselitError(f"model.{key} must be one of {', '.join(choices)}, got {choice!r}")
         self.save_hyperparameters()
         self.transformer = Transformer(**kwargs)
         self.metrics = nn.ModuleDict()  # by logged name; made when the strata are known
-        self._strata: tuple[str, ...] = ("all",)
+        self._strata: tuple[str, ...] = ()  # of the task
 
     def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         """Next-token logits; see :meth:`Transformer.forward`."""
@@ -146,10 +154,10 @@ class SparseTransformer(LightningModule):
     def setup(self, stage: str) -> None:
         """Make the metrics of the evaluation splits, one per stratum of the task."""
         task = getattr(self.trainer, "datamodule", None)
-        self._strata = tuple(dict.fromkeys(("all", *getattr(task, "strata", ()))))
+        self._strata = tuple(getattr(task, "strata", ()))
         for split in ("val", *REPORT_SPLITS):
             self.metrics[f"{split}/loss"] = MeanMetric()
-            for stratum in self._strata:
+            for stratum in dict.fromkeys(("all", *self._strata)):
                 self.metrics[f"{split}/accuracy/{stratum}"] = MeanMetric()
                 self.metrics[f"{split}/n/{stratum}"] = SumMetric(
                     sync_on_compute=False
@@ -169,9 +177,10 @@ class SparseTransformer(LightningModule):
         correct = (logits.argmax(-1) == batch.answer).float()
         metrics = {key: cast(Metric, m) for key, m in self.metrics.items() if key.startswith(f"{split}/")}
         metrics[f"{split}/loss"].update(F.cross_entropy(logits, batch.answer, reduction="none"))
+        shares = {"all": torch.ones_like(correct)}  # also where a task calls a stratum "all"
         for index, stratum in enumerate(self._strata):
-            # "all" comes first, so a stratum's index in the batch is one less.
-            weight = torch.ones_like(correct) if stratum == "all" else (batch.stratum == index - 1).float()
+            shares.setdefault(stratum, (batch.stratum == index).float())
+        for stratum, weight in shares.items():
             metrics[f"{split}/accuracy/{stratum}"].update(correct, weight)
             metrics[f"{split}/n/{stratum}"].update(weight)
         for key, metric in metrics.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.intervals import wilson
 from sparselit.sparsity.density import Row, total
 
@@ -41,6 +43,7 @@ class Summary:
         steps: optimizer steps taken in all.
         seconds: wall time of the training, seconds.
         scores: accuracies on held-out prompts.
+        circuit: facts about the circuit, as (name, text); see :func:`circuit_facts`.
         rows: the density table of the model.
         lines: further facts, as (name, text); a circuit's size for example.
         commands: what to type next, as (purpose, command).
@@ -52,6 +55,7 @@ class Summary:
     steps: int
     seconds: float
     scores: Sequence[Score] = ()
+    circuit: Sequence[tuple[str, str]] = ()
     rows: Sequence[Row] = ()
     lines: Sequence[tuple[str, str]] = ()
     commands: Sequence[tuple[str, str]] = field(default_factory=list)
@@ -63,10 +67,11 @@ class Summary:
             ("training", f"{self.steps:,} steps, {self.seconds:.1f} s"),
             *self.lines,
         ]
-        width = max(len(name) for name, _ in facts)
-        blocks = [f"# {self.name}", "\n".join(f"- {name:<{width}}  {text}" for name, text in facts)]
+        blocks = [f"# {self.name}", _facts(facts)]
         if self.scores:
             blocks += ["## Accuracy on held-out prompts", _code(score_lines(self.scores))]
+        if self.circuit:
+            blocks += ["## Circuit", _facts(self.circuit)]
         if self.rows:
             blocks += ["## Density", _code(density_lines(self.rows, vectors=False))]
         if self.commands:
@@ -91,6 +96,26 @@ def scores(metrics: Mapping[str, float]) -> list[Score]:
                 if n:
                     found.append(Score(split, stratum or "all", round(float(value) * n), n))
     return found
+
+
+def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
+    """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
+    size, evidence = circuit.size, circuit.evidence
+    held_out, nulls = evidence["held_out"], evidence["nulls"]
+    split, means = held_out["split"], circuit.ablation.get("distribution")
+    certificate = "no single edge can go" if circuit.certificate["complete"] else "NONE, the search was ended before"
+    facts = [("size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free")]
+    for row in circuit.criterion:
+        sign, bound = ("≤", row["at_most"]) if row.get("at_most") is not None else ("≥", row["at_least"])
+        text = f"{row['value']:.4f}, to be {sign} {bound:g} ({split} split, n {held_out['n']:,})"
+        facts.append((row["metric"], text))
+    return [
+        *facts,
+        ("certificate", certificate),
+        ("ablation", circuit.ablation["kind"] + (f", means over the {means} split" if means else "")),
+        ("necessity", f"loss {evidence['complement']['task_loss']:.4f} with exactly these edges ablated"),
+        ("null", f"{nulls['random_orders']['median']:,} edges needed in random order"),
+    ]
 
 
 def score_lines(found: Sequence[Score]) -> list[str]:
@@ -132,6 +157,16 @@ def density_lines(rows: Iterable[Row], vectors: bool = True) -> list[str]:
         numbers = f"{row.density:>9.5f}  {row.nonzero:>{entries},}  {row.numel:>{entries},}"
         lines.append(f"{text:<{name}}  {size:>{shape}}  {numbers}")
     return lines
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in facts)
+    lines: list[str] = []
+    for name, text in facts:
+        start, indent = f"- {name:<{width}}  ", " " * (width + 4)
+        wrapped = textwrap.wrap(text, WIDTH - len(indent), break_long_words=False, break_on_hyphens=False)
+        lines += [f"{indent if i else start}{line}" for i, line in enumerate(wrapped or [""])]
+    return "\n".join(lines)
 
 
 def _code(lines: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ def ends(circuit: Circuit) -> list[tuple[Node, Node]]:
     with torch.random.fork_rng(devices=[]):
         bundles = matrices(Transformer(**{**circuit.model["config"], **narrow}))
     found = []
-    for name, row, column in circuit.places:
+    for name, row, column, _ in circuit.edges:
         (site, channel), target = bundles[name].endpoints(row, column)
         found.append(((f"{site[:-1]}v" if site.endswith(".attn.z") else site, channel), target))
     return found
@@ -152,6 +152,11 @@ def _edges(circuit: Circuit) -> Iterator[str]:
         removed = f"{rows[i][metric]:>12.4f}" if i in rows and metric in rows[i] else f"{'-':>12}"
         texts = [_cut(node_text(circuit, node), 26) for node in (source, target)]
         yield f"  {texts[0]:>26} → {texts[1]:<27}{weight:>10.4f}{removed}"
+    if circuit.biases:
+        yield from ("", f"{'Biases that stay':<58}{'value':>10}{'removed':>12}")
+    for i, (name, channel, value) in enumerate(circuit.biases, len(circuit.edges)):
+        removed = f"{rows[i][metric]:>12.4f}" if i in rows and metric in rows[i] else f"{'-':>12}"
+        yield f"  {_cut(f'{name}[{channel}]', 55):<56}{value:>10.4f}{removed}"
 
 
 def _place(site: str) -> str:

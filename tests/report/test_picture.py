@@ -43,6 +43,7 @@ def circuit(edges: list[list[Any]], **config: Any) -> Circuit:
         ablation={"kind": "zero", "distribution": None, "norm": "live"},
         nodes={},
         edges=edges,
+        biases=[["layers.0.attn.q.bias", 6, 0.5]],
         size={"nodes": 0, "edges": len(edges), "free": 3},
         evidence={"held_out": {"accuracy": 0.999, "accuracy_interval": [0.998, 0.9995], "n": 10_000}},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -83,20 +84,20 @@ def certify(problem: Problem, found: Found, report: Report) -> None:
     the list is walked in a circle until as many edges in a row as the circuit has are necessary.
     """
     problem.focus(found.kept)
-    queue = found.kept.nonzero()[:, 0].tolist()
+    queue = deque(found.kept.nonzero()[:, 0].tolist())
     found.removals.clear()
-    while queue and len(found.removals) < len(queue):
-        edge = next(e for e in queue if e not in found.removals)
+    while len(found.removals) < len(queue):
+        edge = queue.popleft()
         trial = found.kept.clone()
         trial[edge] = False
         values = problem.values(trial)
         if holds(problem.criterion, values):
+            found.removals.clear()  # first, so that Ctrl-C never leaves removals from a larger set
             found.kept = trial
-            queue.remove(edge)
-            found.removals.clear()
             problem.focus(found.kept)
         else:
             found.removals[edge] = values
+            queue.append(edge)
         report("certificate", len(queue))
     found.complete = True
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search.base import Found, Report, Search
+from sparselit.errors import SparselitError
 
 
 class GroupTesting(Search):
@@ -19,15 +21,25 @@ class GroupTesting(Search):
     Args:
         steps: points of the integrated gradients, at least 1.
         examples: discovery examples used for the ranking, at least 1.
+
+    Raises:
+        SparselitError: a value is below 1; the message names it.
     """
 
     def __init__(self, steps: int = 10, examples: int = 256) -> None:
+        for key, value in (("steps", steps), ("examples", examples)):
+            if value < 1:
+                raise SparselitError(f"search.{key} must be at least 1, got {value}")
         self.steps = steps
         self.examples = examples
 
+    def rank(self, problem: Problem) -> Tensor:
+        """Importance (edge,); overridden by searches that try the edges in another order."""
+        return integrated_gradients(problem, self.steps, self.examples)
+
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         """Remove groups of edges in place, least important first."""
-        importance = integrated_gradients(problem, self.steps, self.examples)
+        importance = self.rank(problem)
         candidates = found.kept.nonzero()[:, 0]
         queue = candidates[torch.argsort(importance[candidates], stable=True)].tolist()
         size = max(1, len(queue) // 2)

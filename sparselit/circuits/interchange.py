@@ -1,0 +1,54 @@
+"""Interchange: what a node carries, shown by giving it the value that it has on the counterpart of each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.masked import Ablation, masked_logits
+from sparselit.examples import Examples
+from sparselit.sites import Edit
+from sparselit.transformer import Transformer
+
+
+@torch.no_grad()
+def flip_rate(
+    model: Transformer,
+    masks: Mapping[str, Tensor],
+    ablation: Ablation,
+    examples: Examples,
+    nodes: Mapping[str, Sequence[int]],
+) -> float:
+    """Share of examples answered by the competing answer when ``nodes`` take their values from the counterpart.
+
+    An interchange intervention (Geiger et al. 2021, §3): everything else keeps the value that it has on the prompt. A
+    node that carries the whole deciding information flips every answer; one that carries none flips nothing.
+
+    Args:
+        model: the full model.
+        masks: the circuit's masks, or all-open ones for the full model.
+        ablation: what a removed edge contributes.
+        examples: prompts with counterparts of the same length.
+        nodes: channels by site.
+
+    Returns:
+        A share in [0, 1].
+    """
+    at = examples.length - 1
+    with model.sites.recorded(nodes) as counterpart:
+        masked_logits(model, masks, ablation, examples.corrupted, at)
+    taken = {site: _exchange(counterpart[site].clone(), list(channels)) for site, channels in nodes.items()}
+    with model.sites.edited(after=taken):
+        logits = masked_logits(model, masks, ablation, examples.tokens, at)
+    return float((logits.argmax(-1) == examples.wrong).float().mean())
+
+
+def _exchange(other: Tensor, channels: list[int]) -> Edit:
+    def edit(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[..., channels] = other[..., channels]
+        return x
+
+    return edit

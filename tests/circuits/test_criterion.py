@@ -1,0 +1,103 @@
+"""Metrics against their definitions, bounds, and the interval of a share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparselit.circuits import Bound
+from sparselit.circuits.criterion import holds, margin, measure
+from sparselit.circuits.intervals import wilson
+from sparselit.errors import SparselitError
+
+from .models import VOCABULARY, some_examples
+
+
+def test_metrics_equal_their_definitions() -> None:
+    examples = some_examples(50)
+    logits = torch.randn(50, VOCABULARY, generator=torch.Generator().manual_seed(1))
+    task, pair, right = [], [], 0
+    for row, answer, wrong in zip(logits.tolist(), examples.answer.tolist(), examples.wrong.tolist(), strict=True):
+        task.append(math.log(sum(map(math.exp, row))) - row[answer])
+        pair.append(math.log(1 + math.exp(row[wrong] - row[answer])))
+        right += max(range(VOCABULARY), key=row.__getitem__) == answer
+    values = measure(logits, examples)
+    assert values == pytest.approx(
+        {"task_loss": sum(task) / 50, "answer_loss": sum(pair) / 50, "accuracy": right / 50}, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("bound", "allowed", "refused"),
+    [
+        (Bound("task_loss", at_most=0.15), [0.0, 0.1, 0.15], [0.1500001, 9.0, math.inf, math.nan]),
+        (Bound("accuracy", at_least=0.99), [0.99, 1.0], [0.9899, 0.0, math.nan]),
+        (Bound("accuracy", at_least=0.0), [0.0, 1.0], [math.nan]),
+    ],
+)
+def test_a_bound_holds_on_its_own_value_and_never_for_nan(
+    bound: Bound, allowed: list[float], refused: list[float]
+) -> None:
+    assert all(bound.holds(value) for value in allowed)
+    assert not any(bound.holds(value) for value in refused)
+
+
+def test_all_bounds_must_hold_and_the_margin_is_the_smallest() -> None:
+    criterion = [Bound("task_loss", at_most=0.5), Bound("accuracy", at_least=0.9)]
+    good, bad = {"task_loss": 0.2, "accuracy": 0.95}, {"task_loss": 0.2, "accuracy": 0.85}
+    assert (holds(criterion, good), margin(criterion, good)) == (True, pytest.approx(0.05))
+    assert (holds(criterion, bad), margin(criterion, bad)) == (False, pytest.approx(-0.05))
+
+
+@given(st.floats(0.0, 0.99), st.floats(0.01, 1.0))
+def test_a_tightened_bound_lies_between_the_bound_and_perfection(share: float, value: float) -> None:
+    loss = Bound("task_loss", at_most=value).tightened(share)
+    accuracy = Bound("accuracy", at_least=value).tightened(share)
+    assert loss.at_most == pytest.approx(value * (1 - share))
+    assert accuracy.at_least is not None
+    assert value <= accuracy.at_least <= 1
+    assert 1 - accuracy.at_least == pytest.approx((1 - value) * (1 - share))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metric": "loss", "at_most": 0.1}, "'loss' is unknown; choose from task_loss, answer_loss, accuracy"),
+        ({"metric": "accuracy"}, "the criterion on accuracy needs either at_most or at_least"),
+        ({"metric": "accuracy", "at_most": 1.0, "at_least": 0.5}, "needs either at_most or at_least"),
+    ],
+)
+def test_an_unusable_bound_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(SparselitError, match=message):
+        Bound(**arguments)
+
+
+def test_a_bound_reads_as_it_is_meant() -> None:
+    assert str(Bound("task_loss", at_most=0.15)) == "task_loss ≤ 0.15"
+    assert str(Bound("accuracy", at_least=0.0)) == "accuracy ≥ 0"
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe 1998, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_the_interval_equals_published_values(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 1000), st.floats(0, 1))
+def test_the_interval_lies_in_the_unit_interval_holds_the_share_and_mirrors(n: int, share: float) -> None:
+    successes = round(share * n)
+    low, high = wilson(successes, n)
+    assert 0 <= low <= successes / n + 1e-12
+    assert successes / n - 1e-12 <= high <= 1
+    assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+def test_without_trials_nothing_is_known() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)

@@ -1,0 +1,329 @@
+"""Ranking, group testing and the certificate, on models and on criteria made up to be difficult."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparselit.circuits import Bound
+from sparselit.circuits.criterion import holds
+from sparselit.circuits.masked import masked_logits
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.ranking import integrated_gradients
+from sparselit.circuits.search import Found, GroupTesting, Report, Search
+from sparselit.circuits.search.base import certify, smallest_failure
+from sparselit.errors import SparselitError
+
+from .models import configs, randomised, some_examples
+
+
+def quiet(stage: str, edges: int) -> None:
+    pass
+
+
+class Puzzle(Problem):
+    """A problem whose criterion is any function of the set of edges: accuracy 1 where it is true, otherwise 0."""
+
+    def __init__(self, n: int, works: Callable[[set[int]], bool]) -> None:
+        model = randomised(n_layers=0, bias=False, positions="none", norm="none")
+        super().__init__(model, some_examples(4), [Bound("accuracy", at_least=0.5)])
+        assert len(self.edges) >= n
+        self.n, self.rule = n, works
+        self.asked: list[frozenset[int]] = []
+
+    def all_edges(self) -> Tensor:
+        return torch.arange(len(self.edges)) < self.n
+
+    def values(self, kept: Tensor, examples: Any = None) -> dict[str, float]:
+        self.cost.evaluations += 1
+        chosen = frozenset(kept.nonzero()[:, 0].tolist())
+        self.asked.append(chosen)
+        return {"task_loss": 0.0, "answer_loss": 0.0, "accuracy": float(self.rule(set(chosen)))}
+
+
+class Ordered(GroupTesting):
+    """Group testing in a given order, by default that of the list."""
+
+    def __init__(self, importance: Tensor | None = None) -> None:
+        super().__init__()
+        self.importance = importance
+
+    def rank(self, problem: Problem) -> Tensor:
+        return torch.zeros(len(problem.edges)) if self.importance is None else self.importance
+
+
+def members(kept: Tensor) -> set[int]:
+    return set(kept.nonzero()[:, 0].tolist())
+
+
+# -- the ranking -------------------------------------------------------------------------------------------------------
+
+
+def signed(problem: Problem, steps: int) -> Tensor:
+    """Integrated gradients by central differences: the loss with each edge a little more open, and a little less."""
+    examples, n = problem.discovery, len(problem.edges)
+    total = torch.zeros(n)
+
+    def loss(kept: Tensor) -> float:
+        masks = problem.edges.masks(kept)
+        logits = masked_logits(problem.model, masks, problem.ablation, examples.tokens, examples.length - 1)
+        return float(F.cross_entropy(logits, examples.answer))
+
+    with torch.no_grad():
+        for step in range(steps):
+            for i in range(n):
+                point = torch.full((n,), (step + 0.5) / steps, dtype=torch.double)
+                point[i] += 1e-4
+                above = loss(point)
+                point[i] -= 2e-4
+                total[i] -= (above - loss(point)) / 2e-4 / steps
+    return total
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean"])
+@pytest.mark.parametrize("norm", ["rms", "none"])
+def test_the_ranking_is_the_integrated_gradient_and_its_signed_sum_is_the_drop_of_the_loss(
+    kind: Any, norm: Any
+) -> None:
+    size: dict[str, Any] = {"d_model": 3, "n_heads": 1, "d_head": 2, "d_mlp": 2, "positions": "none"}
+    model = randomised(density=0.5, norm=norm, **size).double()
+    problem = Problem(model, some_examples(12), [Bound("task_loss", at_most=9.0)], kind)
+    steps = 6
+    expected = signed(problem, steps)
+    assert torch.allclose(integrated_gradients(problem, steps).double(), expected.abs().double(), atol=1e-5)
+    empty = problem.values(~problem.all_edges())["task_loss"]
+    full = problem.values(problem.all_edges())["task_loss"]
+    assert float(expected.sum()) == pytest.approx(empty - full, rel=0.1)
+    assert (expected < -1e-3).any()
+    assert (expected > 1e-3).any()
+
+
+def test_the_ranking_costs_one_forward_and_one_backward_per_step_and_works_without_gradients() -> None:
+    problem = Problem(randomised(), some_examples(), [Bound("task_loss", at_most=9.0)])
+    with torch.no_grad():
+        ranked = integrated_gradients(problem, steps=3)
+    assert torch.equal(ranked, integrated_gradients(problem, steps=3))
+    assert (problem.cost.evaluations, problem.cost.forwards, problem.cost.backwards) == (0, 6, 6)
+    assert all(p.grad is None for p in problem.model.parameters())
+
+
+def test_the_ranking_uses_the_first_examples_only() -> None:
+    examples = some_examples(32)
+    model, criterion = randomised(), [Bound("task_loss", at_most=9.0)]
+    few = integrated_gradients(Problem(model, examples, criterion), 2, examples=8)
+    alone = integrated_gradients(Problem(model, examples.select(slice(0, 8)), criterion), 2)
+    assert torch.equal(few, alone)
+
+
+# -- group testing -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 25), needed=st.sets(st.integers(0, 24)), seed=st.integers(0, 1000))
+def test_a_monotone_puzzle_with_one_solution_is_solved_exactly_in_any_order(
+    n: int, needed: set[int], seed: int
+) -> None:
+    needed = {i for i in needed if i < n}
+    problem = Puzzle(n, lambda kept: needed <= kept)
+    order = torch.rand(len(problem.edges), generator=torch.Generator().manual_seed(seed))
+    found = Ordered(order).run(problem)
+    assert found.complete
+    assert members(found.kept) == needed
+    assert set(found.removals) == needed
+    assert problem.cost.evaluations <= 3 * n + 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 12),
+    groups=st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=6),
+    broken=st.sets(st.frozensets(st.integers(0, 11)), max_size=20),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_the_criterion_the_result_works_and_no_single_edge_can_go(
+    n: int, groups: list[set[int]], broken: set[frozenset[int]], seed: int
+) -> None:
+    everything = set(range(n))
+
+    def works(kept: set[int]) -> bool:
+        if kept == everything:
+            return True
+        return any({i for i in group if i < n} <= kept for group in groups) and frozenset(kept) not in broken
+
+    problem = Puzzle(n, works)
+    order = torch.rand(len(problem.edges), generator=torch.Generator().manual_seed(seed))
+    found = Ordered(order).run(problem)
+    kept = members(found.kept)
+    assert found.complete
+    assert works(kept)
+    assert not any(works(kept - {i}) for i in kept)
+    assert found.removals == {i: {"task_loss": 0.0, "answer_loss": 0.0, "accuracy": 0.0} for i in kept}
+
+
+def test_a_necessary_edge_that_becomes_superfluous_later_is_still_removed() -> None:
+    # 0 and 1 cancel: without 0 alone it breaks, without 1 alone it does not, and without both it works.
+    def works(kept: set[int]) -> bool:
+        return 3 in kept and (0 in kept or 1 not in kept)
+
+    problem = Puzzle(4, works)
+    found = Found(problem.all_edges())
+    certify(problem, found, quiet)
+    assert members(found.kept) == {3}
+    assert found.complete
+
+
+def test_the_ranking_decides_nothing() -> None:
+    """Group testing tries the necessary edges first when the ranking is upside down, and keeps them."""
+    problem = Puzzle(20, lambda kept: {2, 11, 17} <= kept)
+    importance = torch.ones(len(problem.edges))
+    importance[[2, 11, 17]] = 0.0
+    found = Ordered(importance).run(problem)
+    assert members(found.kept) == {2, 11, 17}
+
+
+def test_a_good_ranking_saves_evaluations() -> None:
+    spent = []
+    for best in (1.0, -1.0):
+        problem = Puzzle(25, lambda kept: {3, 9, 16} <= kept)
+        importance = torch.zeros(len(problem.edges))
+        importance[[3, 9, 16]] = best
+        Ordered(importance).run(problem)
+        spent.append(problem.cost.evaluations)
+    assert spent[0] < spent[1]
+
+
+def test_a_search_may_begin_with_some_edges_only() -> None:
+    problem = Puzzle(20, lambda kept: {5} <= kept or {1} <= kept)
+    start = torch.zeros(len(problem.edges), dtype=torch.bool)
+    start[[1, 2, 3]] = True
+    found = Ordered().run(problem, start)
+    assert members(found.kept) == {1}
+    assert all(asked <= {1, 2, 3} for asked in problem.asked)
+    assert members(start) == {1, 2, 3}
+
+
+def test_an_empty_set_that_works_is_a_complete_circuit() -> None:
+    found = Ordered().run(Puzzle(9, lambda kept: True))
+    assert (members(found.kept), found.removals, found.complete) == (set(), {}, True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(configs, st.sampled_from(["zero", "mean"]), st.integers(0, 100))
+def test_on_real_models_the_certificate_is_true_by_the_naive_path(config: dict[str, Any], kind: Any, seed: int) -> None:
+    model, examples = randomised(seed, 0.3, **config), some_examples()
+    with torch.no_grad():
+        answer = model(examples.tokens, examples.length - 1).argmax(-1)
+    examples = examples._replace(answer=answer, wrong=(answer + 1) % 5)
+    full = Problem(model, examples, [Bound("task_loss", at_most=99.0)], kind)
+    loss = full.values(full.all_edges())["task_loss"]
+    criterion = [Bound("task_loss", at_most=loss + 0.2), Bound("accuracy", at_least=0.8)]
+    problem = Problem(model, examples, criterion, kind)
+    found = GroupTesting(steps=3).run(problem)
+    naive = Problem(model, examples, criterion, kind)
+    naive.logits = naive.naive_logits  # type: ignore[method-assign]
+    assert found.complete
+    assert naive.works(found.kept)
+    for index in members(found.kept):
+        trial = found.kept.clone()
+        trial[index] = False
+        values = naive.values(trial)
+        assert not holds(criterion, values)
+        assert values == pytest.approx(found.removals[index], abs=1e-4)
+    assert members(found.kept) == set(found.removals)
+    assert smallest_failure(problem, found) > 0 or not found.removals
+
+
+def test_values_below_one_are_refused_by_name() -> None:
+    for key in ("steps", "examples"):
+        with pytest.raises(SparselitError, match=rf"{key} must be at least 1, got 0"):
+            GroupTesting(**{key: 0})
+
+
+# -- stopped before the end --------------------------------------------------------------------------------------------
+
+
+class OneByOne(Search):
+    """Asks for every edge once."""
+
+    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+        for i in sorted(members(found.kept)):
+            GroupTesting._remove(problem, found, [i])
+            report("one by one", int(found.kept.sum()))
+
+
+def interrupted_after(calls: int) -> Report:
+    seen: list[int] = []
+
+    def report(stage: str, edges: int) -> None:
+        seen.append(edges)
+        if len(seen) == calls:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def searches() -> Iterable[Search]:
+    return OneByOne(), Ordered()
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 14])
+def test_ctrl_c_gives_the_best_set_so_far_which_works_and_is_not_complete(calls: int) -> None:
+    for search in searches():
+        problem = Puzzle(12, lambda kept: set(range(3, 9)) <= kept)
+        found = search.run(problem, report=interrupted_after(calls))
+        assert not found.complete
+        assert problem.rule(members(found.kept))
+        assert set(found.removals) <= members(found.kept)
+
+
+def test_a_deadline_in_the_past_stops_at_once_and_one_in_the_future_does_not() -> None:
+    for search in searches():
+        problem = Puzzle(12, lambda kept: {4} <= kept)
+        early = search.run(problem, deadline=time.monotonic() - 1)
+        assert not early.complete
+        assert problem.rule(members(early.kept))
+        assert problem.cost.evaluations <= 12
+        late = search.run(Puzzle(12, lambda kept: {4} <= kept), deadline=time.monotonic() + 60)
+        assert late.complete
+        assert members(late.kept) == {4}
+
+
+def test_an_interruption_inside_an_evaluation_leaves_no_claim_about_edges_that_are_gone() -> None:
+    """Ctrl-C may come between any two statements; here it comes where the smaller set is announced."""
+
+    class Interrupted(Puzzle):
+        def focus(self, kept: Tensor) -> None:
+            if int(kept.sum()) < 6:
+                raise KeyboardInterrupt
+
+    problem = Interrupted(6, lambda kept: len(kept) >= 5 or kept == {0, 1, 2, 3, 5})
+    problem.rule = lambda kept: {0, 1, 2, 3, 5} <= kept
+    found = OneByOne().run(problem)
+    assert not found.complete
+    assert set(found.removals) <= members(found.kept)
+
+
+def test_any_other_error_is_not_swallowed() -> None:
+    def broken(kept: set[int]) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        OneByOne().run(Puzzle(3, broken))
+
+
+def test_progress_is_told_the_stage_and_the_edges_left() -> None:
+    told: list[tuple[str, int]] = []
+    search = Ordered()
+    search.run(Puzzle(12, lambda kept: {4, 5} <= kept), report=lambda stage, edges: told.append((stage, edges)))
+    assert list(dict.fromkeys(stage for stage, _ in told)) == ["group testing", "certificate"]
+    assert told[-1] == ("certificate", 2)
+    left = [edges for _, edges in told]
+    assert left == sorted(left, reverse=True)
