@@ -14,21 +14,22 @@ from sparselit.examples import Examples
 
 
 def task_loss(logits: Tensor, examples: Examples) -> Tensor:
-    """Mean cross-entropy of the answer over the whole vocabulary, nats."""
-    return F.cross_entropy(logits, examples.answer)
+    """Cross-entropy of the answer over the whole vocabulary (example,), nats."""
+    return F.cross_entropy(logits, examples.answer, reduction="none")
 
 
 def answer_loss(logits: Tensor, examples: Examples) -> Tensor:
-    """Mean cross-entropy between the answer and the wrong answer only, nats (Gao et al. 2025, the task loss)."""
+    """Cross-entropy between answer and wrong answer only (example,), nats (Gao et al. 2025, the task loss)."""
     pair = torch.stack([examples.answer, examples.wrong], dim=1)
-    return F.cross_entropy(logits.gather(1, pair), torch.zeros_like(examples.answer))
+    return F.cross_entropy(logits.gather(1, pair), torch.zeros_like(examples.answer), reduction="none")
 
 
 def accuracy(logits: Tensor, examples: Examples) -> Tensor:
-    """Share of examples whose answer has the largest logit of the whole vocabulary."""
-    return (logits.argmax(-1) == examples.answer).float().mean()
+    """One where the answer has the largest logit of the whole vocabulary (example,), else zero."""
+    return (logits.argmax(-1) == examples.answer).float()
 
 
+#: Metrics of each example (example,), none of them negative; a criterion bounds their means.
 METRICS: dict[str, Callable[[Tensor, Examples], Tensor]] = {
     "task_loss": task_loss,
     "answer_loss": answer_loss,
@@ -95,13 +96,28 @@ Criterion = Sequence[Bound]
 
 
 def measure(logits: Tensor, examples: Examples) -> dict[str, float]:
-    """Every metric on these logits (example, vocabulary)."""
-    return {name: float(metric(logits, examples)) for name, metric in METRICS.items()}
+    """The mean of every metric on these logits (example, vocabulary), in double precision: a share is exact."""
+    return {name: float(metric(logits, examples).double().mean()) for name, metric in METRICS.items()}
 
 
 def holds(criterion: Criterion, values: Mapping[str, float]) -> bool:
     """Whether all bounds hold."""
     return all(bound.holds(values[bound.metric]) for bound in criterion)
+
+
+def hopeless(bound: Bound, total: float, seen: int, n: int) -> bool:
+    """Whether a mean over ``n`` examples misses the bound whatever the ones to come are.
+
+    Args:
+        bound: the bound on the mean; accuracy is at most 1 per example, losses are at least 0.
+        total: sum over the examples seen.
+        seen: number of examples seen.
+        n: number of all examples.
+    """
+    slack = 1e-4  # of the mean: for the order of summation, so that a full evaluation decides every close case
+    if bound.at_most is not None:
+        return total / n > bound.at_most + slack and bound.metric != "accuracy"
+    return bound.metric == "accuracy" and (total + n - seen) / n < (bound.at_least or 0.0) - slack
 
 
 def margin(criterion: Criterion, values: Mapping[str, float]) -> float:

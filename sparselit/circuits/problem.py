@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.compact import Compacted, compact
-from sparselit.circuits.criterion import Bound, Criterion, holds, measure
+from sparselit.circuits.criterion import METRICS, Bound, Criterion, holds, hopeless, measure
 from sparselit.circuits.masked import Ablation, AblationKind, masked_logits, source_means
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
@@ -17,11 +17,12 @@ from sparselit.examples import Examples
 from sparselit.transformer import Transformer
 
 CHUNK = 4096  # examples per forward pass
+PORTION = 512  # examples after which an evaluation may be given up
 
 
 @dataclass
 class Cost:
-    """What a search has spent: evaluations of a set of edges, forward and backward passes over the discovery split."""
+    """What a search has spent: evaluations of a set of edges, forward and backward passes."""
 
     evaluations: int = 0
     forwards: int = 0
@@ -90,8 +91,22 @@ class Problem:
         return measure(self.logits(kept, examples), examples)
 
     def works(self, kept: Tensor) -> bool:
-        """Whether the criterion holds on the discovery split with only ``kept`` edges."""
-        return holds(self.criterion, self.values(kept))
+        """Whether the criterion holds on the discovery split with only ``kept`` edges.
+
+        The examples are run in portions, and the rest is spared once they cannot save the criterion any more.
+        """
+        n = len(self.discovery.answer)
+        totals = dict.fromkeys((bound.metric for bound in self.criterion), 0.0)
+        self.cost.evaluations += 1
+        for start in range(0, n, PORTION):
+            some = self.discovery.select(slice(start, start + PORTION))
+            logits = self.logits(kept, some)
+            self.cost.forwards += 1
+            for metric in totals:
+                totals[metric] += float(METRICS[metric](logits, some).double().sum())
+            if any(hopeless(b, totals[b.metric], start + len(some.answer), n) for b in self.criterion):
+                return False
+        return holds(self.criterion, {metric: total / n for metric, total in totals.items()})
 
 
 def _answer_logits(model: Transformer, edges: Edges, ablation: Ablation, kept: Tensor, examples: Examples) -> Tensor:

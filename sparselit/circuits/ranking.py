@@ -30,7 +30,7 @@ def integrated_gradients(problem: Problem, steps: int = 10, examples: int = 256)
         kept = torch.full((len(problem.edges),), (step + 0.5) / steps, requires_grad=True)
         masks = {name: mask.to(device) for name, mask in problem.edges.masks(kept).items()}
         logits = masked_logits(problem.model, masks, problem.ablation, subset.tokens, subset.length - 1)
-        (gradient,) = torch.autograd.grad(task_loss(logits, subset), kept)
+        (gradient,) = torch.autograd.grad(task_loss(logits, subset).mean(), kept)
         total -= gradient.cpu() / steps
         problem.cost.forwards += 1
         problem.cost.backwards += 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparselit.circuits.criterion import Bound
+from sparselit.circuits.criterion import Bound, holds
 from sparselit.circuits.masked import Ablation, masked_logits, source_means
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.wiring import Edges, matrices
@@ -188,6 +188,47 @@ def test_metrics_do_not_depend_on_how_the_examples_are_cut_into_chunks(monkeypat
     whole = problem.values(problem.all_edges())
     monkeypatch.setattr("sparselit.circuits.problem.CHUNK", 7)
     assert problem.values(problem.all_edges()) == pytest.approx(whole, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    share=st.floats(0.0, 1.0),
+    metric=st.sampled_from(["task_loss", "answer_loss", "accuracy"]),
+    at_most=st.booleans(),
+    offset=st.sampled_from([-0.3, -1e-3, 0.0, 1e-3, 0.3]),
+    portion=st.sampled_from([1, 3, 20, 512]),
+    seed=st.integers(0, 100),
+)
+def test_giving_an_evaluation_up_early_never_changes_its_verdict(
+    share: float, metric: str, at_most: bool, offset: float, portion: int, seed: int
+) -> None:
+    model, examples = randomised(seed), some_examples(20, seed)
+    kept = random_subset(Problem(model, examples, CRITERION).all_edges(), share, seed)
+    value = Problem(model, examples, CRITERION).values(kept)[metric] + offset
+    other = Bound("answer_loss", at_most=20.0)
+    bound = Bound(metric, at_most=value) if at_most else Bound(metric, at_least=value)
+    problem = Problem(model, examples, [other, bound])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparselit.circuits.problem.PORTION", portion)
+        verdict = problem.works(kept)
+    assert problem.cost.evaluations == 1
+    assert problem.cost.forwards <= -(-20 // portion)
+    if offset:
+        assert verdict == holds(problem.criterion, problem.values(kept))
+
+
+@pytest.mark.parametrize("right", range(1, 20))
+def test_a_share_that_is_exactly_the_bound_meets_it(right: int) -> None:
+    """0.9 in single precision is below 0.9: the mean must not be."""
+    model, examples = randomised(), some_examples(20)
+    with torch.no_grad():
+        answer = model(examples.tokens, examples.length - 1).argmax(-1)
+    answer = torch.where(torch.arange(20) < right, answer, (answer + 1) % VOCABULARY)
+    examples = examples._replace(answer=answer, wrong=(answer + 1) % VOCABULARY)
+    problem = Problem(model, examples, [Bound("accuracy", at_least=right / 20)])
+    assert problem.works(problem.all_edges())
+    assert holds(problem.criterion, problem.values(problem.all_edges()))
+    assert not holds([Bound("accuracy", at_least=right / 20 + 1e-6)], problem.values(problem.all_edges()))
 
 
 def test_every_evaluation_is_counted() -> None:

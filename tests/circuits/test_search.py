@@ -48,6 +48,9 @@ class Puzzle(Problem):
         self.asked.append(chosen)
         return {"task_loss": 0.0, "answer_loss": 0.0, "accuracy": float(self.rule(set(chosen)))}
 
+    def works(self, kept: Tensor) -> bool:
+        return holds(self.criterion, self.values(kept))
+
 
 class Ordered(GroupTesting):
     """Group testing in a given order, by default that of the list."""
