@@ -63,7 +63,7 @@ def compact(model: Transformer, edges: Edges, kept: Tensor, ablation: Ablation) 
     )
     with torch.random.fork_rng(devices=[]):
         small = Transformer(**config)
-    small.to(next(model.parameters()).device)
+    small.to(next(model.parameters()))  # device and precision
     channels = {"residual": residual}
     for i, (head, neuron) in enumerate(zip(heads, neurons, strict=True)):
         slots = torch.full((config["n_heads"], config["d_head"]), -1)

@@ -114,7 +114,6 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
             "removals": [
                 [place, {b.metric: rounded(found.removals[i])[b.metric] for b in problem.criterion}]
                 for place, i in enumerate(indices)
-                if i in found.removals
                 if i in found.removals  # all of them, where the certificate is complete
             ],
             "min_margin": round(smallest_failure(problem, found), 6),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -85,6 +87,12 @@ class CommandLine(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Our keys first, then the trainer's long list."""
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="CPU threads of torch; null for one per core. Small models are fast with 1, also on a busy machine.",
+        )
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
         parser.set_defaults({"model": {"class_path": MODEL}})
@@ -108,6 +116,9 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then refuse or report what the parser lets pass without a word."""
         self.config = parser.parse_args(args)
+        threads = self.config[self.config.subcommand].get("threads")
+        if threads is not None:
+            torch.set_num_threads(threads)
         settings = self.config[self.config.subcommand]
         refuse_linked(self.arguments.layers)
         refuse_length(settings.trainer, self.config.subcommand)

@@ -55,6 +55,7 @@ def experiment_help(
     rows = [
         ("--config NAME|FILE", "a shipped experiment (`sparselit configs`) or a YAML file; later ones override"),
         ("--seed_everything 0", "seed of weights, order and dropout"),
+        ("--threads 1", "CPU threads of torch; null for one per core"),
     ]
     rows += [(f"--{name}", text) for name, text in OPTIONS.items() if name in options]
     rows.append(("--print_config", "show the merged configuration and stop (=skip_default: only what differs)"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import torch
@@ -9,17 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparselit.circuits import Behaviour
+from sparselit.circuits.wiring import Edges
 from sparselit.examples import Examples
 from sparselit.transformer import Transformer
 
 VOCABULARY, LENGTH = 5, 6
+seeds = st.integers(0, 2**31)
 
 #: Everything that changes the forward pass.
 configs = st.fixed_dictionaries(
     {
-        "n_layers": st.integers(0, 2),
-        "n_heads": st.integers(1, 3),
-        "d_head": st.integers(1, 4),
+        "n_layers": st.sampled_from([1, 2, 2, 1, 0]),
+        "n_heads": st.sampled_from([2, 1, 3]),
+        "d_head": st.sampled_from([3, 4, 2, 1]),
         "norm": st.sampled_from(["rms", "rms", "none", "layer"]),
         "bias": st.booleans(),
         "unembed_bias": st.booleans(),
@@ -86,3 +89,22 @@ def some_behaviour(model: Transformer | None = None, n: int = 40) -> Behaviour:
 def random_subset(of: Tensor, share: float, seed: int) -> Tensor:
     """A random share of the true entries of ``of``."""
     return of & (torch.rand(of.shape, generator=torch.Generator().manual_seed(seed)) < share)
+
+
+def random_channels(edges: Edges, share: float, seed: int) -> Tensor:
+    """The edges and biases between a random share of the channels, so that whole paths stay and whole heads go.
+
+    A residual channel is one channel wherever it is read or written; tokens, positions and logits all stay.
+    """
+    rng = random.Random(seed)
+    alive: dict[tuple[str, int], bool] = {}
+
+    def lives(site: str, channel: int) -> bool:
+        if site in ("token", "position", "logits", "bias"):
+            return True
+        if site.endswith((".in", ".out", "embed")):
+            site = "residual"
+        return alive.setdefault((site.replace(".attn.k", ".attn.q"), channel), rng.random() < share)
+
+    ends = [edges.endpoints(i) for i in range(len(edges))]
+    return torch.tensor([lives(*source) and lives(*target) for source, target in ends], dtype=torch.bool)

@@ -134,6 +134,15 @@ def test_free_parameters_are_the_kept_biases_the_gains_that_are_read_and_the_sin
     assert free_parameters(model, edges, torch.zeros(len(edges), dtype=torch.bool), "zero") == 0
 
 
+@pytest.mark.parametrize("letter", "qkv")
+def test_a_head_of_which_anything_is_left_counts_its_sink(letter: str) -> None:
+    model = randomised(n_layers=1, sink=True, norm="none", bias=False)
+    edges = Edges.of(model)
+    assert free_parameters(model, edges, edges.find([(f"layers.0.attn.{letter}.weight", 4, 0)]), "zero") == 1
+    both = edges.find([(f"layers.0.attn.{letter}.weight", row, 0) for row in (0, 4)])
+    assert free_parameters(model, edges, both, "zero") == 2
+
+
 def test_under_mean_ablation_every_bias_stays_and_is_counted() -> None:
     model = chain()
     edges = Edges.of(model, "mean")

@@ -1,0 +1,54 @@
+"""Every shipped YAML runs, and every command of the README is one that exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparselit.cli import EXPERIMENT, PLAIN
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+SMALL = ("--data.report", "40", "--data.selection", "20", "--data.discovery", "20", "--data.pool", "200")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_shipped_configuration_trains_two_steps(sparselit: Callable[..., Any], folder: Path, name: str) -> None:
+    outcome = sparselit("fit", "--config", name, "--trainer.max_steps", "2", "--trainer.accelerator", "cpu", *SMALL)
+    assert outcome.code == 0, outcome.err
+    assert (folder / "runs" / name / "version_0" / "checkpoints" / "step=2.ckpt").is_file()
+    assert "2 steps" in (folder / "runs" / name / "version_0" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_shipped_configuration_opens_with_question_command_time_and_numbers(name: str) -> None:
+    head = re.match(r"(#[^\n]*\n)+", (ROOT / "configs" / f"{name}.yaml").read_text())
+    assert head is not None
+    text = head.group()
+    assert "?" in text.splitlines()[0]
+    assert f"sparselit fit --config {name}" in text
+    assert re.search(r"\d+ s\b", text), "the measured time"
+    assert re.search(r"\d+(\.\d+)? %", text), "the measured accuracy"
+
+
+def test_the_readme_names_only_commands_configurations_and_pages_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    known = {**EXPERIMENT, **PLAIN}
+    for command in re.findall(r"sparselit ([a-z]+)\b(?= [-`C{]|`|\n)", text):
+        assert command in known, command
+    for name in re.findall(r"--config ([\w/.]+)", text):
+        stem = Path(name).stem
+        assert stem in CONFIGS or name in ("FILE_OR_NAME", "NAME"), name
+    for page in re.findall(r"\]\(([\w/.]+)\)", text):
+        assert (ROOT / page).is_file(), page
+    assert len(text.splitlines()) <= 150
+
+
+def test_the_number_of_threads_is_a_key(sparselit: Callable[..., Any]) -> None:
+    outcome = sparselit("fit", "--config", "quick.yaml", "--threads", "0")
+    assert outcome.code == 2
+    assert "threads" in outcome.err
