@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparselit.circuits import Bound
-from sparselit.circuits.criterion import holds, margin, measure
+from sparselit.circuits.criterion import holds, hopeless, margin, measure
 from sparselit.circuits.intervals import wilson
 from sparselit.errors import SparselitError
 
@@ -61,6 +62,31 @@ def test_a_tightened_bound_lies_between_the_bound_and_perfection(share: float, v
     assert accuracy.at_least is not None
     assert value <= accuracy.at_least <= 1
     assert 1 - accuracy.at_least == pytest.approx((1 - value) * (1 - share))
+
+
+OUTCOMES = list(product([0.0, 0.25, 1.0], repeat=5))
+
+
+@pytest.mark.parametrize("metric", ["task_loss", "answer_loss", "accuracy"])
+@pytest.mark.parametrize("bound", [0.0, 0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("side", ["at_most", "at_least"])
+def test_only_what_the_examples_to_come_cannot_mend_is_hopeless(metric: str, bound: float, side: str) -> None:
+    criterion, n = Bound(metric, **{side: bound}), 5
+    for seen in range(1, n + 1):
+        for prefix in {outcome[:seen] for outcome in OUTCOMES}:
+            ends = [sum(outcome) / n for outcome in OUTCOMES if outcome[:seen] == prefix]
+            given_up = hopeless(criterion, sum(prefix), seen, n)
+            assert not (given_up and any(map(criterion.holds, ends)))
+            # A loss may yet become as large as one likes, an accuracy never passes 1 and never needs at_most.
+            if seen == n and not criterion.holds(ends[0]) and (metric == "accuracy") == (side == "at_least"):
+                assert given_up
+
+
+def test_work_is_given_up_as_soon_as_it_can_be() -> None:
+    assert hopeless(Bound("accuracy", at_least=0.9), total=8, seen=10, n=19)
+    assert not hopeless(Bound("accuracy", at_least=0.9), total=9, seen=10, n=20)
+    assert hopeless(Bound("task_loss", at_most=0.1), total=2.1, seen=1, n=20)
+    assert not hopeless(Bound("task_loss", at_most=0.1), total=1.9, seen=1, n=20)
 
 
 @pytest.mark.parametrize(
