@@ -37,14 +37,6 @@ NAMES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Copying(Task):
     """The answer is the last letter: learned in a few steps."""
 

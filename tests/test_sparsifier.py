@@ -32,15 +32,6 @@ QUIET: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors this small are slower on several threads, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Regression(LightningModule):
     """Two layers on data that is a function of the step, so that a run can be continued anywhere."""
 

@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,6 @@ def examples(bodies: list[tuple[int, ...]]) -> Examples:
         for quote, other in ((SINGLE, DOUBLE), (DOUBLE, SINGLE)):
             rows.append(([quote, *padded], 1 + len(body), quote, other, [other, *padded], int(4 in body)))
     return Examples(*(torch.tensor(column) for column in zip(*rows, strict=True)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are much slower on several threads, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

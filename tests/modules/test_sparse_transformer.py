@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,14 +24,6 @@ from sparselit.modules.sparse_transformer import next_tokens
 from sparselit.sparsity import Schedule
 
 VOCABULARY, LENGTH = 5, 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def module(**arguments: Any) -> SparseTransformer:
