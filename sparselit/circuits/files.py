@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from sparselit.circuits.behaviour import SPLITS, Behaviour, prompt_record, read_examples
 from sparselit.circuits.circuit import FORMAT, VERSION, Circuit
@@ -46,7 +46,8 @@ def write_circuit(path: Path, circuit: Circuit, model: Transformer, behaviour: B
     if model.unembed.weight is model.embed.token.weight:
         tensors["unembed.weight"] = tensors["unembed.weight"].clone()
     temporary = weights.with_name(f".{weights.name}.part")
-    save_file(tensors, temporary)
+    # Bytes, because save_file leaves a temporary of a random name when the process is killed in it.
+    temporary.write_bytes(save(tensors))
     os.replace(temporary, weights)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(circuit.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
