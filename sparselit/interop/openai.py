@@ -19,6 +19,8 @@ from sparselit.transformer import Transformer
 CONFIG_FILE, WEIGHTS_FILE = "beeg_config.json", "final_model.pt"
 LOGITS_BIAS = "final_logits_bias"
 POSITIONS = "transformer.wpe.weight"
+#: Lightning reads a checkpoint in the form of the version that it names.
+CHECKPOINT_FORM = "2.6.0"
 #: Of models that were trained without fused attention: the causal mask, a constant.
 MASK_BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.bias")
 
@@ -118,6 +120,9 @@ def openai_to_checkpoint(folder: str | Path, path: str | Path) -> Transformer:
     """
     model = load_openai(folder)
     content = {
+        "pytorch-lightning_version": CHECKPOINT_FORM,
+        "epoch": 0,
+        "global_step": 0,
         "state_dict": {f"transformer.{name}": tensor for name, tensor in model.state_dict().items()},
         "hyper_parameters": model.config,
         "openai_config": read_config(folder),  # for the way back: the tokenizer's name and the like

@@ -105,6 +105,14 @@ def test_a_checkpoint_of_our_own_training_goes_out_and_comes_back(sparselit: Com
     tokens = torch.tensor([[0, 1, 1]])
     assert torch.equal(before(tokens), after(tokens))
 
+    options = ("--config", "quick.yaml", *norm, "--ckpt_path")
+    results = [sparselit("validate", *options, str(path)) for path in (trained, "again.ckpt")]
+    assert results[0].code == results[1].code == 0
+    assert results[0].out.splitlines()[-1] == results[1].out.splitlines()[-1]
+    code, _, err = sparselit("fit", *options, "again.ckpt")
+    assert code == 2
+    assert "again.ckpt holds a model and no state of its training; fit cannot go on from there" in err
+
 
 REFUSED = {
     "nothing there": (("nowhere", "model.ckpt"), "nowhere does not exist"),
