@@ -19,6 +19,7 @@ from sparselit.transformer import Transformer
 CONFIG_FILE, WEIGHTS_FILE = "beeg_config.json", "final_model.pt"
 LOGITS_BIAS = "final_logits_bias"
 POSITIONS = "transformer.wpe.weight"
+TIED = ("transformer.wte.weight", "lm_head.weight")
 #: Lightning reads a checkpoint in the form of the version that it names.
 CHECKPOINT_FORM = "2.6.0"
 #: Of models that were trained without fused attention: the causal mask, a constant.
@@ -49,6 +50,10 @@ def load_openai(folder: str | Path) -> Transformer:
         arguments = transformer_arguments(config, unembed_bias=LOGITS_BIAS in state)
         with torch.random.fork_rng(devices=[]):
             model = Transformer(**arguments)
+        if arguments["tied"]:  # one tensor, which may have been written once only
+            for name, other in (TIED, TIED[::-1]):
+                if name not in state and other in state:
+                    state[name] = state[other]
         _fill(model, state)
     except SparselitError as error:
         raise SparselitError(f"{folder}: {error}") from None
@@ -201,5 +206,5 @@ def _fill(model: Transformer, state: Mapping[str, Tensor]) -> None:
             )
         for parameter, part in zip(parameters, tensor.split([len(p) for p in parameters]), strict=True):
             parameter.copy_(part)
-    if model.config["tied"] and not torch.equal(state["transformer.wte.weight"], state["lm_head.weight"]):
-        raise SparselitError("tied_unembed is true, but transformer.wte.weight and lm_head.weight differ")
+    if model.config["tied"] and not torch.equal(*(state[name] for name in TIED)):
+        raise SparselitError(f"tied_unembed is true, but {' and '.join(TIED)} differ")

@@ -138,6 +138,14 @@ def test_constants_and_precisions_of_other_training_set_ups_are_read(tmp_path: P
     assert np.abs(model.double()(torch.tensor([[0, 1, 2]])).detach().numpy()[0] - expected).max() < 1e-9
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "transformer.wte.weight"])
+def test_a_tied_tensor_may_be_there_once_only(name: str, tmp_path: Path) -> None:
+    state = random_state(SMALL)
+    whole = load_openai(write(tmp_path / "whole", SMALL, state))
+    once = load_openai(write(tmp_path / "once", SMALL, {k: v for k, v in state.items() if k != name}))
+    assert torch.equal(once(torch.tensor([[0, 1]])), whole(torch.tensor([[0, 1]])))
+
+
 def test_loading_leaves_the_random_state_alone(tmp_path: Path) -> None:
     write(tmp_path, SMALL, random_state(SMALL))
     before = torch.get_rng_state()
@@ -155,6 +163,32 @@ def test_positions_that_are_no_parameters_are_written_as_a_table(positions: Any,
     assert again.config["positions"] == written.replace("sinusoidal", "learned")
     tokens = torch.tensor([[0, 1, 2, 3]])
     assert torch.equal(again(tokens), model(tokens))
+
+
+OURS: dict[str, dict[str, Any]] = {
+    "eight sites": {"norm": "rms", "norm_eps": 2.0**-23, "activation_density": 0.5, "sink": True, "bigram": True},
+    "residual sites": {"activation_density": {"*.residual": 0.7, "*.attn.[qk]": 0.7}, "residual_activation": "relu"},
+    "narrow": {"d_head": 5, "d_mlp": 3, "bias": False, "unembed_bias": True, "norm_bias": False, "activation": "relu"},
+    "concatenated": {"positions": "learned_concatenated", "d_position": 3, "unembed_bias": False},
+    "tied": {"tied": True},
+}
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_a_model_of_ours_goes_out_and_comes_back_as_the_same(case: str, tmp_path: Path) -> None:
+    model = Transformer(5, 4, **{"norm": "layer", "norm_eps": 1e-5, "d_model": 6, "n_heads": 2, **OURS[case]}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    save_openai(model, tmp_path)
+    again = load_openai(tmp_path)
+    tokens = torch.tensor([[0, 1, 2, 3], [4, 3, 0, 0]])
+    assert torch.equal(again(tokens), model(tokens))
+    state = again.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    assert {name: site.keep for name, site in again.sites.items()} == {
+        name: site.keep for name, site in model.sites.items()
+    }
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------
