@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -21,17 +23,18 @@ for row in reversed(stored()["ness"]):
 MENDED = ("identity with a cancelling pair", "identity with two menders")
 
 
-def searched(search: str, truth: Truth) -> Found:
-    """The outcome of a search on a case, by the fast path."""
-    problem = truth.problem
-    return SEARCHES[search]().run(Problem(problem.model, problem.discovery, problem.criterion, problem.ablation.kind))
+@cache
+def searched(name: str, search: str, ablation: str = "zero") -> tuple[Truth, Found]:
+    """The truth about a case, and the outcome of a search by the fast path."""
+    truth = Truth((CASES | ENUMERATED)[name](), ablation)
+    case = truth.case
+    return truth, SEARCHES[search]().run(Problem(case.model, case.domain, case.criterion, truth.problem.ablation.kind))
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", UNIQUE)
 def test_precision_and_recall_are_one_where_the_answer_is_unique(name: str, search: str) -> None:
-    truth = Truth(UNIQUE[name]())
-    found = searched(search, truth)
+    truth, found = searched(name, search)
     assert found.complete
     assert truth.places(found.kept) == NESS[name, "zero"]
 
@@ -39,10 +42,7 @@ def test_precision_and_recall_are_one_where_the_answer_is_unique(name: str, sear
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_one_of_several_circuits_holds_the_necessary_weights_and_no_distractor(name: str, search: str) -> None:
-    truth = Truth(SEVERAL[name]())
-    found = searched(search, truth)
-    assert found.complete
-    assert truth.is_minimal(found.kept)
+    truth, found = searched(name, search)
     assert NESS[name, "zero"] <= truth.places(found.kept) <= truth.case.wired
 
 
@@ -52,8 +52,7 @@ def test_one_of_several_circuits_holds_the_necessary_weights_and_no_distractor(n
 def test_whatever_the_case_and_the_ablation_the_result_passes_and_is_minimal(
     name: str, ablation: str, search: str
 ) -> None:
-    truth = Truth(CASES[name](), ablation)
-    found = searched(search, truth)
+    truth, found = searched(name, search, ablation)
     assert found.complete
     assert truth.is_minimal(found.kept)
     assert set(found.removals) == set(members(found.kept))
@@ -62,16 +61,16 @@ def test_whatever_the_case_and_the_ablation_the_result_passes_and_is_minimal(
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", MENDED)
 def test_neither_the_harm_nor_what_mends_it_is_kept(name: str, search: str) -> None:
-    truth = Truth(CASES[name]())
-    assert truth.places(searched(search, truth).kept) == truth.case.wired
+    truth, found = searched(name, search)
+    assert truth.places(found.kept) == truth.case.wired
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", ENUMERATED)
 def test_what_is_found_is_one_of_all_minimal_circuits(name: str, search: str) -> None:
-    truth = Truth(ENUMERATED[name]())
+    truth, found = searched(name, search)
     (row,) = (row for row in stored()["multiplicity"] if row["case"] == name)
-    assert sorted(list(place) for place in truth.places(searched(search, truth).kept)) in row["circuits"]
+    assert sorted(list(place) for place in truth.places(found.kept)) in row["circuits"]
 
 
 def test_with_two_menders_a_pass_that_comes_to_them_first_keeps_nine_weights_of_which_five_are_enough() -> None:
