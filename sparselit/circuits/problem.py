@@ -115,7 +115,8 @@ class Problem:
             small = compact(self.model, self.edges, kept, self.replacement)
         if small is None:
             return self.naive_logits(kept, examples)
-        return answer_logits(small.model, small.edges, small.replacement, kept[small.origin], examples)
+        chosen = kept[small.origin]
+        return answer_logits(small.model, small.edges, small.replacement, chosen, examples, self.model)
 
     @torch.no_grad()
     def naive_logits(self, kept: Tensor, examples: Examples) -> Tensor:

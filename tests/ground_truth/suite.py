@@ -7,13 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
-from sparselit.circuits.search import GroupTesting, Search
+from sparselit.circuits.search import (
+    Attribution,
+    Auto,
+    GroupTesting,
+    HardConcrete,
+    NodeMasks,
+    OneByOne,
+    QuickXplain,
+    Search,
+    SoftMasks,
+    Sweep,
+)
 
 from .attention_cases import bracket_depth, induction, inhibiting_quotes
 from .cases import Case, conjunction, copy_last, copy_offset, identity_with_cancelling_pair, match_quotes
@@ -23,6 +35,17 @@ from .gate_cases import exclusive_or, identity_with_two_menders, neither
 #: Searches that end in a 1-minimal circuit, by name; each is made anew for every problem.
 SEARCHES: dict[str, Callable[[], Search]] = {
     "group testing": GroupTesting,
+    "QuickXplain": QuickXplain,
+    "one by one": OneByOne,
+    "sweep": Sweep,
+    "soft masks": lambda: SoftMasks(steps=60),
+    "hard concrete": lambda: HardConcrete(steps=60),
+    "node masks": lambda: NodeMasks(steps=60),
+    "coarse to fine": lambda: Auto(steps=60),
+    **{
+        f"attribution by {ranking}": partial(Attribution, ranking)  # type: ignore[arg-type]
+        for ranking in ("integrated_mask", "integrated_inputs", "gradient", "magnitude", "random")
+    },
 }
 
 

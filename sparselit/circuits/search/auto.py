@@ -15,7 +15,7 @@ class Auto(Search):
     """Removes whole parts by group testing, then weights by soft masks, all against each other.
 
     Args:
-        coarse: granularities that go first, one after the other.
+        coarse: granularities that go first, one after the other; default heads.
         steps: steps of the soft masks, at least 1.
         batch: discovery examples in each of these steps, at least 1.
         seed: of their batches.
@@ -24,8 +24,10 @@ class Auto(Search):
         SparselitError: a value is out of range; the message names it.
     """
 
-    def __init__(self, coarse: Sequence[Granularity] = (), steps: int = 200, batch: int = 128, seed: int = 0) -> None:
-        self.coarse = list(coarse)
+    def __init__(
+        self, coarse: Sequence[Granularity] | None = None, steps: int = 200, batch: int = 128, seed: int = 0
+    ) -> None:
+        self.coarse: list[Granularity] = ["head"] if coarse is None else list(coarse)
         self.steps = steps
         self.batch = batch
         self.seed = seed
@@ -34,7 +36,8 @@ class Auto(Search):
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         """Each stage begins with what the one before left."""
         for granularity in self.coarse:
-            GroupTesting().shrink(problem.at(granularity), found, report)
+            # So few parts need no ranking that costs passes.
+            GroupTesting("magnitude").shrink(problem.at(granularity), found, report)
             problem.focus(found.kept)
         if problem.granularity == "weight":
             self._masks.shrink(problem, found, report)

@@ -14,8 +14,8 @@ from sparselit.errors import SparselitError
 
 #: The loss that is kept low where the criterion bounds none.
 _DEFAULT = Bound("task_loss", at_most=0.1)
-#: Steps between two tries of what is open as a circuit.
-_TRY_EVERY = 10
+#: Steps between two tries of what is open as a circuit, and tries without a smaller one after which it ends.
+_TRY_EVERY, _PATIENCE = 10, 5
 
 
 class LearnedMasks(Search):
@@ -23,7 +23,7 @@ class LearnedMasks(Search):
 
     The penalty grows while the running loss is below 0.7 of the bound and falls above it, so that nothing has to be
     tuned. Every ten steps the edges that are open at all are tried as a circuit, fully open; the smallest set that
-    meets the criterion is the result.
+    meets the criterion is the result, and five tries without a smaller one end the descent.
 
     Args:
         steps: steps of gradient descent, at least 1.
@@ -71,6 +71,7 @@ class LearnedMasks(Search):
         generator = torch.Generator().manual_seed(self.seed)
         parameters = self.start(problem, found.kept).requires_grad_()
         optimizer = torch.optim.Adam([parameters], lr=self.lr, betas=(0.9, 0.95))
+        idle, shrunk = 0, False
         running, penalty = target, 1e-3 * max(target, 1e-3)
         for step in range(1, self.steps + 1):
             chosen = torch.randint(n, (min(self.batch, n),), generator=generator).to(device)
@@ -88,6 +89,9 @@ class LearnedMasks(Search):
                 self.project(parameters)
                 if step % _TRY_EVERY == 0 or step == self.steps:
                     opened = self.opened(parameters) & found.kept
-                    if int(opened.sum()) < int(found.kept.sum()):
-                        attempt(problem, found, opened)
+                    smaller = int(opened.sum()) < int(found.kept.sum()) and attempt(problem, found, opened)
+                    idle = 0 if smaller or not shrunk else idle + 1
+                    shrunk = shrunk or smaller
                     report("masks", int(found.kept.sum()))
+                    if idle == _PATIENCE:
+                        return
