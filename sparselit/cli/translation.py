@@ -17,6 +17,7 @@ _REQUIRED = re.compile(
     r"(?:the following arguments are required|Missing required): (.+)|Key \"?([\w.]+)\"? is required"
 )
 _NO_MODULE = re.compile(r"(- )?(No module named|cannot import|module .* has no)")
+_OUTSIDE_BRACKETS = re.compile(r", (?![^\[]*\])")
 _TYPE = re.compile(r"<class '([^']+)'>")
 
 
@@ -92,7 +93,7 @@ class _Leaf:
             elif self.class_name is None and (match := re.search(r"Expected a dot import path string: (\S+)", text)):
                 self.class_name = match[1]
             elif text.startswith("Subtypes:") and self.unknown is None and not self.types:
-                self.types = text.removeprefix("Subtypes:").strip()[1:-1].split(", ")
+                self.types = _OUTSIDE_BRACKETS.split(text.removeprefix("Subtypes:").strip()[1:-1])
             elif text.startswith("Given value:") and self.given is None:
                 self.given = text.removeprefix("Given value:").strip()
             elif self.unknown is None and (match := re.search(r"Expected an? (.+?)\. Got value: (.*)", text)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparselit.circuits import Bound
+from sparselit.circuits import Bound, discover
+from sparselit.circuits import search as search_module
 from sparselit.circuits.criterion import holds
 from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.problem import Problem
@@ -21,8 +23,9 @@ from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search import Found, GroupTesting, Report, Search
 from sparselit.circuits.search.base import attempt, certify, smallest_failure, without
 from sparselit.errors import SparselitError
+from sparselit.transformer import Transformer
 
-from .models import configs, randomised, some_examples
+from .models import configs, randomised, some_behaviour, some_examples
 
 
 def quiet(stage: str, edges: int) -> None:
@@ -346,3 +349,48 @@ def test_progress_is_told_the_stage_and_the_edges_left() -> None:
     assert told[-1] == ("certificate", 2)
     left = [edges for _, edges in told]
     assert left == sorted(left, reverse=True)
+
+
+# -- what a search costs -----------------------------------------------------------------------------------------------
+
+
+class LargePuzzle(Puzzle):
+    """One with ten thousand edges."""
+
+    def __init__(self, works: Callable[[set[int]], bool]) -> None:
+        model = Transformer(100, 4, n_layers=0, d_model=50, n_heads=1, bias=False, positions="none", norm="none").eval()
+        Problem.__init__(self, model, some_examples(4), [Bound("accuracy", at_least=0.5)])
+        self.n, self.rule, self.asked = 10_000, works, []
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_group_testing_needs_little_more_than_any_search_must(k: int, seed: int) -> None:
+    """Found and certified among 10,000 edges in random order: at most 1.25 (log2 C(N, k) + k) evaluations."""
+    n = 10_000
+    needed = set(torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:k].tolist())
+    problem = LargePuzzle(lambda kept: needed <= kept)
+    found = Ordered(torch.zeros(len(problem.edges))).run(problem)
+    assert members(found.kept) == needed
+    bound = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2) + k
+    assert problem.cost.evaluations <= 1.25 * bound + 2
+
+
+@pytest.mark.parametrize("name", ["GroupTesting", "Attribution", "OneByOne", "QuickXplain"])
+def test_no_search_needs_more_than_two_evaluations_for_each_edge(name: str) -> None:
+    for seed in range(3):
+        needed = {i for i in range(60) if i % 3 == seed}
+        problem = Puzzle(60, lambda kept, needed=needed: needed <= kept)
+        found = getattr(search_module, name)("random").run(problem)
+        assert members(found.kept) == needed
+        assert problem.cost.evaluations <= 2 * 60
+
+
+def test_an_unchanged_circuit_is_found_again_in_three_evaluations_for_each_edge() -> None:
+    model = randomised(seed=4, density=0.5, sink=True, unembed_bias=False)
+    behaviour, criterion = some_behaviour(model), [Bound("accuracy", at_least=0.75)]
+    circuit = discover(model, behaviour, criterion, search=GroupTesting())
+    again = discover(model, behaviour, criterion, search=GroupTesting(), start=circuit.places)
+    assert again.places == circuit.places
+    assert again.search["evaluations"] <= 3 * len(circuit.places) + 3
+    assert again.search["evaluations"] < circuit.search["evaluations"]

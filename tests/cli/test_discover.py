@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from sparselit.checkpoint import load_checkpoint
-from sparselit.circuits.search import GroupTesting
+from sparselit.circuits.search import Auto
 
 from .conftest import Command, files_in
 
@@ -223,7 +223,10 @@ BAD = {
     "begin": ({"begin": {"density": 3}}, "circuits.begin.density must lie in (0, 1], got 3"),
     "search": ({"search": "GroupTestng"}, "no class 'GroupTestng' of kind Search; did you mean 'GroupTesting'?"),
     "argument": ({"every_n": 3}, "CircuitDiscovery has no such argument; did you mean 'every_n_steps'?"),
-    "ablation": ({"ablation": "men"}, "circuits.ablation: expected one of 'zero', 'mean', got 'men'"),
+    "ablation": (
+        {"ablation": "men"},
+        "circuits.ablation: expected one of 'zero', 'mean', 'resample' or a mapping (Ablation), got 'men'",
+    ),
 }
 
 
@@ -334,7 +337,7 @@ def test_discover_says_why_there_is_no_circuit(run: Command) -> None:
 
 
 def test_discover_refuses_bad_input_before_it_searches(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GroupTesting, "shrink", None)
+    monkeypatch.setattr(Auto, "shrink", None)
     before = files_in(Path())
     for argv, expected in (
         ((), "discover needs --ckpt_path FILE"),
@@ -366,16 +369,17 @@ def test_the_help_says_where_the_circuit_goes(copying: Path, sparselit: Command)
 
 @pytest.fixture
 def pressing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
-    """Press Ctrl-C at the beginning of each search; gives the signals sent."""
+    """Press Ctrl-C at the beginning of the first search; gives the signals sent."""
     sent: list[int] = []
-    shrink = GroupTesting.shrink
+    shrink = Auto.shrink
 
-    def pressed(self: GroupTesting, *arguments: Any) -> None:
-        sent.append(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+    def pressed(self: Auto, *arguments: Any) -> None:
+        if not sent:
+            sent.append(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         shrink(self, *arguments)
 
-    monkeypatch.setattr(GroupTesting, "shrink", pressed)
+    monkeypatch.setattr(Auto, "shrink", pressed)
     return lambda: sent
 
 

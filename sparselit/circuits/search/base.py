@@ -115,16 +115,16 @@ def certify(problem: Problem, found: Found, report: Report) -> None:
     """Try to remove each unit of ``found.kept`` alone, over and over, until every single one is necessary.
 
     A criterion is not monotone in general: an edge that was necessary may become superfluous once another is gone. So
-    the list is walked in a circle until as many units in a row as the circuit has are necessary. Where units go, the
-    next ones are tried together, twice as many each time. An evaluation that was given up early is finished at the end,
-    so that the certificate says what each removal does to every example.
+    the list is walked in a circle until as many units in a row as the circuit has are necessary. Where two units in
+    a row go, the next ones are tried together, twice as many each time. An evaluation that was given up early is
+    finished at the end, so that the certificate says what each removal does to every example.
     """
     problem.focus(found.kept)
     found.removals.clear()
     units = problem.units(found.kept)
     queue = deque(units)
     necessary: dict[str, Evaluation] = {}  # of the present circuit
-    size = 1
+    size, streak = 1, 0
     while len(necessary) < len(queue):
         group = list(islice(queue, min(size, len(queue) - len(necessary))))
         trial = without(found.kept, torch.cat([units[name] for name in group]))
@@ -135,10 +135,12 @@ def certify(problem: Problem, found: Found, report: Report) -> None:
             problem.focus(found.kept)
             units = problem.units(found.kept)
             queue = deque(unit for unit in queue if unit in units)
-            size *= 2
+            streak += 1
+            size *= 2 if streak > 1 else 1
         elif len(group) > 1:
-            size = 1
+            size, streak = 1, 0
         else:
+            streak = 0
             necessary[group[0]] = evaluation
             queue.rotate(-1)
         report("certificate", len(queue))
