@@ -16,12 +16,12 @@ PATIENCE = 10_000
 
 
 class Example(NamedTuple):
-    """One prompt of a behaviour; every character is one token.
+    """One prompt of a behaviour, as text that the task's vocabulary cuts into tokens.
 
     Attributes:
         prompt: the text up to the answer.
-        answer: the right next token, one character.
-        wrong: the answer it competes with, one character.
+        answer: the right next token, one word of the vocabulary.
+        wrong: the answer it competes with, another word.
         corrupted: the counterpart: a prompt of the same length, the deciding token changed, for which ``wrong`` is
             right; null where the task has none.
         stratum: which of the task's ``strata`` the prompt belongs to; accuracies are reported for each.

@@ -77,7 +77,7 @@ class ExperimentTrainer(Trainer):
         report = task.split("report")
         report = report.select(slice(0, n))
         prompts = [task.decode(row[:length]) for row, length in zip(report.tokens, report.length, strict=True)]
-        answers = task.decode(report.answer)
+        answers = [task.decode([answer]) for answer in report.answer]
         return [_answer(model, task, text)._replace(right=right) for text, right in zip(prompts, answers, strict=True)]
 
     def discover(
