@@ -57,7 +57,7 @@ def examine(task: Task) -> Soundness:
     examples = [example for name, found in drawn.items() for example in found if name != "out_of_distribution"]
     everything = [example for found in drawn.values() for example in found]
     answers = Counter(example.answer for example in examples)
-    chance = 1 / max(len(answers), 2)
+    chance = task.chance
     train, report = task.split("train"), task.split("report")
     accuracies = {**baseline_accuracies(train, report, task.vocab_size), VISIBLE: visible_accuracy(report)}
     given = {

@@ -125,6 +125,24 @@ class Splits:
         return split if same else None
 
 
+def different(draw: Callable[[], Example | None], n: int, usable: Callable[[Example], bool]) -> list[Example]:
+    """Up to ``n`` usable examples with different prompts, in the order in which they were drawn.
+
+    Args:
+        draw: gives an example, or null where there are none.
+        n: how many.
+        usable: which may be taken.
+    """
+    found: dict[str, Example] = {}
+    misses = 0
+    while len(found) < n and misses < PATIENCE and (example := draw()) is not None:
+        if example.prompt not in found and usable(example):
+            found[example.prompt], misses = example, 0
+        else:
+            misses += 1
+    return list(found.values())
+
+
 def shuffled_domain(domain: list[Example], seed: int, name: str) -> Iterator[Example]:
     """A finite domain in a random order that is a function of ``seed``; a prompt with two answers is an error."""
     answers: dict[str, Example] = {}

@@ -17,7 +17,7 @@ from sparselit.contract import Contract, guarded, typed
 from sparselit.encoding import Tokenizer, to_tensors
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
-from sparselit.splits import PATIENCE, Example, SplitName, Splits, mirror, shuffled_domain, with_mirrors
+from sparselit.splits import PATIENCE, Example, SplitName, Splits, different, mirror, shuffled_domain, with_mirrors
 from sparselit.stream import Chunks, PoolBatch, Stream
 
 __all__ = ["Example", "Task"]
@@ -185,25 +185,44 @@ class Task(LightningDataModule):
     def behaviour(self) -> Behaviour:
         """What a circuit search works on: the held-out splits, the vocabulary, and where they come from."""
         splits = {name: self.split(name) for name in SPLITS}
-        arguments = {key: value for key, value in self.hparams.items() if not key.startswith("_")}
         return Behaviour(
             splits={name: examples for name, examples in splits.items() if examples is not None},
             vocabulary=list(self.vocabulary),
             strata=self.strata,
-            task={"class_path": self._class_path, "init_args": arguments},
+            task=self.origin,
         )
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        """What a model that learned this task has circuits of, by name; here one behaviour, whose name is empty."""
+        return {"": self.behaviour()}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Class path and arguments of this task, as plain values."""
+        arguments = {key: value for key, value in self.hparams.items() if not key.startswith("_")}
+        return {"class_path": self._class_path, "init_args": arguments}
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing one of the answers, in (0, 0.5]."""
+        answers = torch.cat([self.split(name).answer for name in ("train", "discovery", "selection", "report")])
+        return 1 / max(2, len(answers.unique()))
 
     # ---- Lightning
 
     def train_dataloader(self) -> Stream:
         """The endless training stream; a resumed run goes on with the batch that comes next."""
-        batch_at: Callable[[int], Examples] = self._fresh_batch
-        if self.pool is not None or self._domain is not None:
-            batch_at = PoolBatch(self.split("train"), self.batch_size, self.seed)
+        batch_at = self.batches()
         if self.trainer is None:
             return Stream(batch_at, self.num_workers)
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
         return Stream(batch_at, self.num_workers, progress, self.trainer.global_rank, self.trainer.world_size)
+
+    def batches(self) -> Callable[[int], Examples]:
+        """The training batches: batch k as a function of k."""
+        if self.pool is None and self._domain is None:
+            return self._fresh_batch
+        return PoolBatch(self.split("train"), self.batch_size, self.seed)
 
     def val_dataloader(self) -> Chunks:
         """The selection split, whole on every rank."""
@@ -284,20 +303,15 @@ class Task(LightningDataModule):
     def _draw_out_of_distribution(self) -> list[Example]:
         method = f"{self._name}.sample_out_of_distribution()"
         rng = random.Random(f"out of distribution {self.seed}")
-        found: dict[str, Example] = {}
-        misses = 0
-        while len(found) < self.hparams["report"] and misses < PATIENCE:
+
+        def draw() -> Example | None:
             value = guarded(method, lambda: self.sample_out_of_distribution(rng))
-            if value is None:
-                break
-            example = typed(method, value)
-            if example.prompt in found or self._splits.place(example) in ("train", None):
-                misses += 1
-                continue
+            return None if value is None else typed(method, value)
+
+        found = different(draw, self.hparams["report"], lambda one: self._splits.place(one) not in ("train", None))
+        for example in found:
             self._contract.check(method, example)
-            found[example.prompt] = example
-            misses = 0
-        return list(found.values())
+        return found
 
     def _fresh_batch(self, k: int) -> Examples:
         """Batch ``k`` of prompts that may be trained on, drawn now."""

@@ -5,6 +5,7 @@ from .bracket_type import BracketType
 from .comparison import Comparison
 from .copying import Copying
 from .escaped_quotes import EscapedQuotes
+from .file_task import FileTask
 from .first_token import FirstToken
 from .indirect_object import IndirectObject
 from .induction import Induction
@@ -12,6 +13,7 @@ from .key_value_recall import KeyValueRecall
 from .last_token import LastToken
 from .majority_token import MajorityToken
 from .minimum import Minimum
+from .mixture import Mixture
 from .modular_addition import ModularAddition
 from .modular_multiplication import ModularMultiplication
 from .nested_quotes import NestedQuotes
@@ -26,6 +28,7 @@ __all__ = [
     "Comparison",
     "Copying",
     "EscapedQuotes",
+    "FileTask",
     "FirstToken",
     "IndirectObject",
     "Induction",
@@ -33,6 +36,7 @@ __all__ = [
     "LastToken",
     "MajorityToken",
     "Minimum",
+    "Mixture",
     "ModularAddition",
     "ModularMultiplication",
     "NestedQuotes",
