@@ -11,10 +11,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sparselit.circuits.ablation import as_ablation, prepare
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.interchange import flip_rate
 from sparselit.circuits.intervals import wilson
-from sparselit.circuits.masked import Ablation, source_means
 from sparselit.circuits.wiring import Edges
 from sparselit.report.terminal import node_text
 
@@ -23,17 +23,17 @@ def main(path: Path) -> None:
     circuit = read_circuit(path)
     model = read_model(path, circuit)
     splits = read_behaviour(path, circuit).splits
-    kind = circuit.ablation["kind"]
-    edges = Edges.of(model, kind)
+    ablation = as_ablation(circuit.ablation)
+    edges = Edges.of(model, ablation.removes_biases)
     masks = edges.masks(edges.find(circuit.places))
-    ablation = Ablation(kind, source_means(model, splits["discovery"]) if kind == "mean" else {})
+    replacement = prepare(model, ablation, splits)
     examples = splits["report"].select(slice(0, 4000))
     n = len(examples.answer)
     sys.stdout.write(f"{'site':<18}{'node':<28}{'answers flipped':>16}   95 % interval  (n {n:,})\n")
     sites = [site for site in model.sites if site in circuit.nodes]
     for site in sites:
         for channel in circuit.nodes[site]:
-            rate = flip_rate(model, masks, ablation, examples, {site: [channel]})
+            rate = flip_rate(model, masks, replacement, examples, {site: [channel]})
             low, high = wilson(rate * n, n)
             name = node_text(circuit, (site, channel))
             sys.stdout.write(f"{site:<18}{name:<28}{rate:>15.1%}   {low:.1%} - {high:.1%}\n")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sparselit.circuits import Behaviour, Bound, Circuit, discover
+from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
+from sparselit.circuits.ablation import as_ablation
 from sparselit.circuits.search import GroupTesting, Report, Search
+from sparselit.circuits.units import Granularity
 from sparselit.discovery import Begin, Discovery
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
@@ -17,7 +19,8 @@ class CircuitDiscovery(Discovery):
     Args:
         criterion: bounds that must all hold, as in ``[{metric: task_loss, at_most: 0.15}]``, nats and shares; null for
             a ``task_loss`` of at most 0.15 and an ``accuracy`` of at least 0.99.
-        ablation: what a removed edge contributes: nothing (``zero``), or its mean over the task (``mean``).
+        ablation: what a removed edge contributes: nothing (``zero``), its mean over the task (``mean``), what it is on
+            the prompt's counterpart (``resample``), or a mapping of kind, distribution, per and norm.
         search: how candidates are chosen; default group testing over a ranking by integrated gradients.
         margin: how far the search tightens the bounds towards perfection, in [0, 1), because a minimal circuit sits on
             its bound and must still hold on the selection split.
@@ -25,19 +28,25 @@ class CircuitDiscovery(Discovery):
             limit, without which repeated runs write the same bytes.
         every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
         begin: from when on; a model that is still dense is expensive to search.
+        granularity: what is removed and certified as one: a ``weight``, or all edges of a ``channel``, ``head``,
+            ``layer`` or ``token``.
+        warm_start: begin each search with the newest circuit of an earlier step in the same folder, which is much
+            faster where little has changed since, and may miss a smaller circuit elsewhere.
     """
 
     def __init__(
         self,
         criterion: list[Bound] | None = None,
-        ablation: Literal["zero", "mean"] = "zero",
+        ablation: Literal["zero", "mean", "resample"] | Ablation = "zero",
         search: Search | None = None,
         margin: float = 0.1,
         max_seconds: float | None = None,
         every_n_steps: int = 500,
         begin: Begin | None = None,
+        granularity: Granularity = "weight",
+        warm_start: bool = False,
     ) -> None:
-        super().__init__(every_n_steps, begin)
+        super().__init__(every_n_steps, begin, warm_start)
         if not 0 <= margin < 1:
             raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
         if max_seconds is not None and max_seconds <= 0:
@@ -47,13 +56,25 @@ class CircuitDiscovery(Discovery):
         if not criterion:
             raise SparselitError("circuits.criterion is empty; give at least one {metric, at_most | at_least}")
         self.criterion = criterion
-        self.ablation = ablation
+        self.ablation = as_ablation(ablation)
+        self.granularity: Granularity = granularity
         self.search = search or GroupTesting()
         self.margin = margin
         self.max_seconds = max_seconds
 
-    def find(self, model: Transformer, behaviour: Behaviour, progress: Report) -> Circuit:
+    def find(
+        self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Circuit | None = None
+    ) -> Circuit:
         """Search, confirm on the selection split, and collect the evidence on the report split."""
         return discover(
-            model, behaviour, self.criterion, self.ablation, self.search, self.margin, progress, self.max_seconds
+            model,
+            behaviour,
+            self.criterion,
+            self.ablation,
+            self.search,
+            self.margin,
+            progress,
+            self.max_seconds,
+            self.granularity,
+            previous.places if previous else (),
         )

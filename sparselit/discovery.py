@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from sparselit.task import Task
 from sparselit.transformer import Transformer
 
 FOLDER = "circuits"
+_CIRCUIT = re.compile(r"step=(\d+)\.json")
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Discovery(Callback, ABC):
     Args:
         every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
         begin: from when on; a model that is still dense is expensive to search.
+        warm_start: begin each search with the newest circuit of an earlier step in the same folder, which is much
+            faster where little has changed since, and may miss a smaller circuit elsewhere.
 
     Attributes:
         folder: where circuits are written; default ``circuits`` in the logger's folder.
@@ -88,11 +92,12 @@ class Discovery(Callback, ABC):
         searches: their number.
     """
 
-    def __init__(self, every_n_steps: int = 500, begin: Begin | None = None) -> None:
+    def __init__(self, every_n_steps: int = 500, begin: Begin | None = None, warm_start: bool = False) -> None:
         if every_n_steps < 1:
             raise SparselitError(f"circuits.every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self.begin = begin or Begin()
+        self.warm_start = warm_start
         self.folder: Path | None = None
         self.tell: Callable[[str], object] = rank_zero_info
         self.reason = "no step was searched"
@@ -106,13 +111,16 @@ class Discovery(Callback, ABC):
     # -- what a subclass says ---------------------------------------------------------------------------------------
 
     @abstractmethod
-    def find(self, model: Transformer, behaviour: Behaviour, progress: Report) -> Circuit:
+    def find(
+        self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Circuit | None = None
+    ) -> Circuit:
         """Find a circuit of ``behaviour`` in ``model``.
 
         Args:
             model: the transformer in evaluation mode; it must not be changed.
             behaviour: the task's splits.
             progress: call it as (stage, edges left) while searching.
+            previous: a circuit to begin with, if any.
 
         Raises:
             NoCircuitError: there is none; the message says why.
@@ -120,21 +128,25 @@ class Discovery(Callback, ABC):
 
     # -- one search -------------------------------------------------------------------------------------------------
 
-    def seek(self, model: Transformer, behaviour: Behaviour, title: str, visible: bool = True) -> Outcome:
+    def seek(
+        self, model: Transformer, behaviour: Behaviour, step: int, folder: Path | None, visible: bool = True
+    ) -> Outcome:
         """Run one search, with progress, without a trace in the model or the random state.
 
         Args:
             model: the transformer, on any device.
             behaviour: the task's splits.
-            title: what the progress bar says.
+            step: number of optimizer steps that the model has been trained for.
+            folder: where earlier circuits stand, for a warm start.
             visible: whether there is a progress bar.
         """
+        previous = earlier_circuit(folder, step) if self.warm_start and folder else None
         began = time.monotonic()
         circuit, reason = None, ""
         behaviour = on_device(behaviour, next(model.parameters()).device)
-        with undisturbed(model), stoppable() as stop, progress_bar(title, visible) as report:
+        with undisturbed(model), stoppable() as stop, progress_bar(f"circuit at step {step}", visible) as report:
             try:
-                circuit = self.find(model, behaviour, stop.heeded_by(report))
+                circuit = self.find(model, behaviour, stop.heeded_by(report), previous)
             except NoCircuitError as error:
                 reason = str(error)
         return Outcome(circuit, reason, time.monotonic() - began, stop.asked)
@@ -206,7 +218,7 @@ class Discovery(Callback, ABC):
     def _search_here(self, trainer: Trainer, model: Transformer, step: int) -> tuple[dict[str, Any], bool]:
         behaviour = task_of(getattr(trainer, "datamodule", None)).behaviour()
         visible = trainer.progress_bar_callback is not None
-        circuit, self.reason, seconds, stopped = self.seek(model, behaviour, f"circuit at step {step}", visible)
+        circuit, self.reason, seconds, stopped = self.seek(model, behaviour, step, self.folder, visible)
         began = time.monotonic()
         text = f"no circuit: {self.reason}"
         self._values = {} if circuit is None else figures(circuit)
@@ -270,6 +282,13 @@ class Discovery(Callback, ABC):
         self._values, self._latest = dict(state_dict["values"]), state_dict["latest"]
         self.reason, self.seconds = state_dict["reason"], state_dict["seconds"]
         self.searches = state_dict["searches"]
+
+
+def earlier_circuit(folder: Path, step: int) -> Circuit | None:
+    """The circuit of the newest step before ``step`` in a folder; None where there is none."""
+    found = {int(match[1]): path for path in folder.glob("*.json") if (match := _CIRCUIT.fullmatch(path.name))}
+    before = [other for other in found if other < step]
+    return Circuit.load(found[max(before)]) if before else None
 
 
 def transformer_of(module: nn.Module) -> Transformer:

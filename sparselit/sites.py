@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +25,18 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     Returns:
         Tensor of the shape of ``x``; gradients pass through the kept entries only.
     """
-    if k >= x.shape[-1]:
+    width = x.shape[-1]
+    if k >= width:
         return x
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+        # NumPy selects with vector instructions, several times faster than torch here.
+        magnitude = x.detach().abs()
+        smallest = np.partition(magnitude.numpy(), width - k, axis=-1)[..., width - k, None]
+        threshold = torch.from_numpy(smallest)
+        kept = magnitude >= threshold
+        surplus = int(kept.count_nonzero()) > k * (x.numel() // width)
+        if not surplus or not bool(((kept.sum(-1, keepdim=True) > k) & (threshold > 0)).any()):
+            return torch.where(kept, x, 0.0)  # zeros that tie for the last place are zero either way
     index = x.abs().topk(k, dim=-1, sorted=False).indices
     return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
 

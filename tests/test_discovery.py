@@ -63,7 +63,7 @@ class Scripted(Discovery):
         self.sizes = iter(sizes)
         self.calls = 0
 
-    def find(self, model: Transformer, behaviour: Behaviour, progress: Report) -> Circuit:
+    def find(self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Any = None) -> Circuit:
         self.calls += 1
         torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
         assert not model.training

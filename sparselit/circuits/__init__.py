@@ -1,5 +1,6 @@
 """Circuits: what they are, for which behaviour, how they are found, whether they are true, and their files."""
 
+from sparselit.circuits.ablation import Ablation
 from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.criterion import Bound
@@ -9,6 +10,7 @@ from sparselit.circuits.problem import Problem
 from sparselit.circuits.verify import verify
 
 __all__ = [
+    "Ablation",
     "Behaviour",
     "Bound",
     "Circuit",

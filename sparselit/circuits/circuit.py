@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparselit.circuits.ablation import Ablation, as_ablation
 from sparselit.circuits.wiring import BIAS, Edges, biases, live_channels
 from sparselit.transformer import Transformer
 
@@ -46,6 +47,11 @@ class Circuit:
         """The edges, then the biases, as (parameter name, row, column)."""
         return [(name, row, column) for name, row, column, _ in self.edges] + [(n, i, 0) for n, i, _ in self.biases]
 
+    @property
+    def ablation_text(self) -> str:
+        """The ablation in words."""
+        return str(as_ablation(self.ablation))
+
     @staticmethod
     def load(path: str | Path) -> Circuit:
         """Read a ``circuit.json``; see :func:`sparselit.circuits.files.read_circuit`."""
@@ -74,17 +80,17 @@ def nodes_of(edges: Edges, kept: Tensor) -> dict[str, list[int]]:
     return {site: sorted(channels) for site, channels in sorted(nodes.items())}
 
 
-def free_parameters(model: Transformer, edges: Edges, kept: Tensor, ablation: str) -> int:
+def free_parameters(model: Transformer, edges: Edges, kept: Tensor, ablation: Ablation) -> int:
     """Parameters that stay without being edges: the biases kept, gains of channels that are read, sinks of live heads.
 
-    Under mean ablation every bias stays (a constant is its own mean), so all non-zero biases count.
+    Where the ablation leaves biases alone (a constant is its own mean), all non-zero ones count.
     """
     live = live_channels(edges, kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    if ablation == "mean":
-        count = sum(int(parameters[name].count_nonzero()) for name in biases(model))
-    else:
+    if ablation.removes_biases:
         count = int((kept & edges.is_bias).sum())
+    else:
+        count = sum(int(parameters[name].count_nonzero()) for name in biases(model))
     for name, parameter in parameters.items():
         site, _, kind = name.rpartition(".")
         if "norm" in site:

@@ -6,12 +6,12 @@ the masked forward of the full model, so both give the same logits up to the ord
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sparselit.circuits.masked import Ablation
+from sparselit.circuits.ablation import Replacement
 from sparselit.circuits.wiring import Edges, live_channels
 from sparselit.transformer import Attention, Norm, Transformer
 
@@ -24,23 +24,23 @@ class Compacted:
         model: the small transformer.
         edges: its edge list.
         origin: (small edge,) index of each in the full model's :class:`Edges`.
-        ablation: the ablation with means in the small model's coordinates.
+        replacement: the ablation.
     """
 
     model: Transformer
     edges: Edges
     origin: Tensor
-    ablation: Ablation
+    replacement: Replacement
 
 
-def compact(model: Transformer, edges: Edges, kept: Tensor, ablation: Ablation) -> Compacted | None:
+def compact(model: Transformer, edges: Edges, kept: Tensor, replacement: Replacement) -> Compacted | None:
     """The smallest transformer that computes every subset of ``kept`` as the full model does.
 
     Only zero ablation of models without LayerNorm and without concatenated positions leaves channels exactly zero; in
     the other cases None says that there is nothing to gain.
     """
     if (
-        ablation.kind != "zero"
+        replacement.ablation.kind != "zero"
         or model.norm_kind == "layer"
         or model.d_concatenated
         or model.embed.sinusoid is not None
@@ -72,7 +72,7 @@ def compact(model: Transformer, edges: Edges, kept: Tensor, ablation: Ablation) 
         channels[f"layers.{i}.attn"] = slots.flatten()
         channels[f"layers.{i}.sink"] = torch.tensor([*head, *[-1] * (config["n_heads"] - len(head))])
         channels[f"layers.{i}.mlp"] = neuron
-    return _fill(model, small, edges, kept, ablation, channels)
+    return _fill(model, small, edges, kept, replacement, channels)
 
 
 def _union(masks: list[Tensor]) -> Tensor:
@@ -106,7 +106,12 @@ def _axes(name: str) -> tuple[str | None, ...]:
 
 
 def _fill(
-    model: Transformer, small: Transformer, edges: Edges, kept: Tensor, ablation: Ablation, channels: dict[str, Tensor]
+    model: Transformer,
+    small: Transformer,
+    edges: Edges,
+    kept: Tensor,
+    replacement: Replacement,
+    channels: dict[str, Tensor],
 ) -> Compacted:
     """Copy what is used into the small model and renumber the edges."""
     masks = edges.masks(kept)
@@ -148,4 +153,4 @@ def _fill(
                 places[here] = renumber[name, axis][places[here]]
     shapes = {name: tuple(small.get_parameter(name).shape) for name in edges.names}
     listed = Edges(edges.bundles, edges.names, edges.matrix[origin], row, column, shapes)
-    return Compacted(small.eval(), listed, origin, replace(ablation))
+    return Compacted(small.eval(), listed, origin, replacement)

@@ -12,29 +12,46 @@ from torch.nn import functional as F
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 
+#: Examples after which an evaluation may be given up.
+PORTION = 512
 
-def task_loss(logits: Tensor, examples: Examples) -> Tensor:
+
+def task_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
     """Cross-entropy of the answer over the whole vocabulary (example,), nats."""
     return F.cross_entropy(logits, examples.answer, reduction="none")
 
 
-def answer_loss(logits: Tensor, examples: Examples) -> Tensor:
+def answer_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
     """Cross-entropy between answer and wrong answer only (example,), nats (Gao et al. 2025, the task loss)."""
     pair = torch.stack([examples.answer, examples.wrong], dim=1)
     return F.cross_entropy(logits.gather(1, pair), torch.zeros_like(examples.answer), reduction="none")
 
 
-def accuracy(logits: Tensor, examples: Examples) -> Tensor:
+def accuracy(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
     """One where the answer has the largest logit of the whole vocabulary (example,), else zero."""
     return (logits.argmax(-1) == examples.answer).float()
 
 
-#: Metrics of each example (example,), none of them negative; a criterion bounds their means.
-METRICS: dict[str, Callable[[Tensor, Examples], Tensor]] = {
+def divergence(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence of the full model's next-token distribution from the circuit's (example,), nats."""
+    if reference is None:
+        raise SparselitError("a divergence needs the full model's logits")
+    full = reference.log_softmax(-1)
+    return (full.exp() * (full - logits.log_softmax(-1))).sum(-1).clamp(min=0)
+
+
+#: Metrics of each example (example,), none of them negative, from logits, examples and the full model's logits.
+METRICS: dict[str, Callable[[Tensor, Examples, Tensor | None], Tensor]] = {
     "task_loss": task_loss,
     "answer_loss": answer_loss,
     "accuracy": accuracy,
+    "kl": divergence,
+    "kl_max": divergence,
 }
+#: Metrics that compare with the full model.
+RELATIVE = ("kl", "kl_max")
+#: Metrics of which a criterion bounds the largest value and not the mean.
+WORST = ("kl_max",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,8 @@ class Bound:
 
     Args:
         metric: ``task_loss`` (cross-entropy over the vocabulary, nats), ``answer_loss`` (over the two candidate
-            answers, nats) or ``accuracy`` (share in [0, 1]).
+            answers, nats), ``accuracy`` (share in [0, 1]), or ``kl`` and ``kl_max`` (mean and worst divergence from the
+            full model's distribution, nats).
         at_most: largest value allowed.
         at_least: smallest value allowed.
 
@@ -95,9 +113,22 @@ class Bound:
 Criterion = Sequence[Bound]
 
 
-def measure(logits: Tensor, examples: Examples) -> dict[str, float]:
-    """The mean of every metric on these logits (example, vocabulary), in double precision: a share is exact."""
-    return {name: float(metric(logits, examples).double().mean()) for name, metric in METRICS.items()}
+def measure(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> dict[str, float]:
+    """Every metric on these logits (example, vocabulary): its mean, or its worst value for those in ``WORST``.
+
+    In double precision, so that a share is exact.
+
+    Args:
+        logits: answer logits.
+        examples: their examples.
+        reference: the full model's logits; without them the relative metrics are left out.
+    """
+    values = {}
+    for name, metric in METRICS.items():
+        if reference is not None or name not in RELATIVE:
+            each = metric(logits, examples, reference).double()
+            values[name] = float(each.max() if name in WORST else each.mean())
+    return values
 
 
 def holds(criterion: Criterion, values: Mapping[str, float]) -> bool:
@@ -110,14 +141,69 @@ def hopeless(bound: Bound, total: float, seen: int, n: int) -> bool:
 
     Args:
         bound: the bound on the mean; accuracy is at most 1 per example, losses are at least 0.
-        total: sum over the examples seen.
+        total: sum over the examples seen; the largest value for metrics in ``WORST``.
         seen: number of examples seen.
         n: number of all examples.
     """
     slack = 1e-4  # of the mean: for the order of summation, so that a full evaluation decides every close case
+    if bound.metric in WORST:
+        return bound.at_most is not None and total > bound.at_most + slack
     if bound.at_most is not None:
         return total / n > bound.at_most + slack and bound.metric != "accuracy"
     return bound.metric == "accuracy" and (total + n - seen) / n < (bound.at_least or 0.0) - slack
+
+
+class Evaluation:
+    """A criterion on a fixed set of examples, in portions: given up once it is hopeless, and finished where asked.
+
+    Args:
+        criterion: bounds that must all hold on the total over all examples.
+        logits_of: answer logits (example, vocabulary) of the examples in a slice; called for a portion at a time.
+        examples: the fixed set.
+        reference: the full model's logits on it, where the criterion compares with them.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        logits_of: Callable[[slice], Tensor],
+        examples: Examples,
+        reference: Tensor | None = None,
+    ) -> None:
+        self._criterion, self._logits_of = criterion, logits_of
+        self._examples, self._reference = examples, reference
+        self._totals = {name: 0.0 for name in METRICS if reference is not None or name not in RELATIVE}
+        self._seen = 0
+
+    def holds(self) -> bool:
+        """Whether all bounds hold; the rest of the examples is spared once they cannot save the criterion."""
+        n = len(self._examples.answer)
+        while self._seen < n:
+            self._advance()
+            if any(hopeless(bound, self._totals[bound.metric], self._seen, n) for bound in self._criterion):
+                return False
+        return holds(self._criterion, self.values())
+
+    def values(self) -> dict[str, float]:
+        """Every metric over all examples, as in :func:`measure`."""
+        n = len(self._examples.answer)
+        while self._seen < n:
+            self._advance()
+        return {metric: total if metric in WORST else total / n for metric, total in self._totals.items()}
+
+    def _advance(self) -> None:
+        portion = slice(self._seen, self._seen + PORTION)
+        some, logits = self._examples.select(portion), self._logits_of(portion)
+        reference = None if self._reference is None else self._reference[portion]
+        self._seen += len(some.answer)
+        for name, total in self._totals.items():
+            each = METRICS[name](logits, some, reference).double()
+            self._totals[name] = max(total, float(each.max())) if name in WORST else total + float(each.sum())
+
+
+def is_relative(criterion: Criterion) -> bool:
+    """Whether any bound compares with the full model."""
+    return any(bound.metric in RELATIVE for bound in criterion)
 
 
 def margin(criterion: Criterion, values: Mapping[str, float]) -> float:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from sparselit.circuits.ablation import Ablation
 from sparselit.circuits.behaviour import Behaviour
-from sparselit.circuits.circuit import Circuit, free_parameters, model_hash, nodes_of
-from sparselit.circuits.criterion import Bound, Criterion, holds, measure
+from sparselit.circuits.circuit import Circuit, Edge, free_parameters, model_hash, nodes_of
+from sparselit.circuits.criterion import Bound, Criterion, holds, is_relative, measure
 from sparselit.circuits.evidence import collect, rounded
-from sparselit.circuits.masked import AblationKind
 from sparselit.circuits.problem import Problem
+from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search import Found, GroupTesting, Report, Search
 from sparselit.circuits.search.base import smallest_failure
+from sparselit.circuits.units import Granularity
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
 
@@ -29,11 +35,13 @@ def discover(
     model: Transformer,
     behaviour: Behaviour,
     criterion: Criterion,
-    ablation: AblationKind = "zero",
+    ablation: str | Mapping[str, Any] | Ablation = "zero",
     search: Search | None = None,
     margin: float = 0.1,
     progress: Report | None = None,
     max_seconds: float | None = None,
+    granularity: Granularity = "weight",
+    start: Sequence[Edge] = (),
 ) -> Circuit:
     """Find, confirm and document a circuit.
 
@@ -45,11 +53,13 @@ def discover(
         model: the full model; it is not changed.
         behaviour: the splits.
         criterion: the stated bounds.
-        ablation: what a removed edge contributes.
+        ablation: what a removed edge contributes: a kind's name, its arguments, or an :class:`Ablation`.
         search: how to search; default :class:`GroupTesting`.
         margin: how far the search's bounds are moved towards perfection, in [0, 1).
         progress: called as (stage, edges left) while the search runs.
         max_seconds: longest the searches may take together; null for no limit.
+        granularity: what is removed and certified as one.
+        start: an earlier circuit's edges and biases; the search begins with them and what must be added.
 
     Returns:
         The circuit. When time ran out, or after Ctrl-C, it is one that holds on the discovery split, its certificate is
@@ -62,9 +72,10 @@ def discover(
         raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
     search = search or GroupTesting()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
+    seed: Tensor | None = None  # edges to begin with, where there are some
     for tighter in TIGHTER:
         bounds = [bound.tightened(1 - (1 - margin) * (1 - tighter)) for bound in criterion]
-        problem = Problem(model, behaviour.splits["discovery"], bounds, ablation)
+        problem = Problem(model, behaviour.splits["discovery"], bounds, ablation, granularity, behaviour.splits)
         everything = problem.all_edges()
         values = problem.values(everything)
         if not holds(bounds, values):
@@ -73,11 +84,44 @@ def discover(
                 f"the full model does not meet the criterion on the discovery split: {failing.metric} is "
                 f"{values[failing.metric]:.4g}, the search needs {failing}"
             )
-        found = search.run(problem, report=progress, deadline=deadline)
-        selection = behaviour.splits["selection"]
-        if not found.complete or holds(criterion, measure(problem.logits(found.kept, selection), selection)):
+        if start and seed is None:
+            seed = problem.edges.find([place for place in start if place in set(problem.edges.places())])
+        grown = None if seed is None else regrown(problem, seed)
+        found = search.run(problem, grown, progress, deadline)
+        if not found.complete or _confirmed(problem, found.kept, criterion, behaviour):
             return _document(problem, found, behaviour, criterion, search)
+        seed = found.kept
     raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
+
+
+def _confirmed(problem: Problem, kept: Tensor, criterion: Criterion, behaviour: Behaviour) -> bool:
+    """Whether the stated criterion holds on the selection split, which the search has not seen."""
+    selection = behaviour.splits["selection"]
+    reference = problem.logits(problem.all_edges(), selection) if is_relative(criterion) else None
+    return holds(criterion, measure(problem.logits(kept, selection), selection, reference))
+
+
+def regrown(problem: Problem, kept: Tensor) -> Tensor:
+    """``kept`` (edge,) with as many more of the most important edges as the criterion needs, by bisection.
+
+    A search that begins here instead of with all edges has little left to do. All edges together meet the criterion;
+    fewer may, which is tried.
+    """
+    importance = integrated_gradients(problem).masked_fill(kept, torch.inf)
+    order = torch.argsort(importance, descending=True, stable=True)
+    low, high = int(kept.sum()), len(order)
+
+    def prefix(length: int) -> Tensor:
+        chosen = torch.zeros_like(kept)
+        chosen[order[:length]] = True
+        return chosen
+
+    if problem.works(prefix(low)):
+        return prefix(low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if problem.works(prefix(middle)) else (middle, high)
+    return prefix(high)
 
 
 def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: Criterion, search: Search) -> Circuit:
@@ -93,28 +137,24 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
         model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},
         task={**behaviour.task, "vocabulary": list(behaviour.vocabulary), "strata": list(behaviour.strata)},
         criterion=[{**_plain(bound), "value": held_out[bound.metric]} for bound in criterion],
-        ablation={
-            "kind": problem.ablation.kind,
-            "distribution": "discovery" if problem.ablation.kind == "mean" else None,
-            "norm": "live",
-        },
+        ablation=problem.ablation.as_json(),
         nodes=nodes,
         edges=[[*edges.describe(i), _weight(model, edges, i)] for i in indices if not is_bias[i]],
         biases=[[*edges.describe(i)[:2], _weight(model, edges, i)] for i in indices if is_bias[i]],
         size={
             "nodes": sum(map(len, nodes.values())),
             "edges": sum(not is_bias[i] for i in indices),
-            "free": free_parameters(model, edges, kept, problem.ablation.kind),
+            "free": free_parameters(model, edges, kept, problem.ablation),
         },
         certificate={
             "split": "discovery",
             "n": len(problem.discovery.answer),
             "criterion": [_plain(bound) for bound in problem.criterion],
+            "granularity": problem.granularity,
             "complete": found.complete,
             "removals": [
-                [place, {b.metric: rounded(found.removals[i])[b.metric] for b in problem.criterion}]
-                for place, i in enumerate(indices)
-                if i in found.removals  # all of them, where the certificate is complete
+                [unit, {b.metric: rounded(values)[b.metric] for b in problem.criterion}]
+                for unit, values in found.removals.items()  # all of them, where the certificate is complete
             ],
             "min_margin": round(smallest_failure(problem, found), 6),
         },

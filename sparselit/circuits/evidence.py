@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.behaviour import Behaviour
-from sparselit.circuits.criterion import Criterion, holds, measure
+from sparselit.circuits.criterion import Criterion, Evaluation, holds, measure
 from sparselit.circuits.intervals import wilson
 from sparselit.circuits.wiring import Edges, matrices
 from sparselit.examples import Examples
@@ -35,18 +35,18 @@ def rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, DIGITS) for name, value in values.items()}
 
 
-def score(logits: Tensor, examples: Examples) -> dict[str, Any]:
-    """Every metric with n and the accuracy's 95 % interval."""
-    values: dict[str, Any] = rounded(measure(logits, examples))
+def score(logits: Tensor, examples: Examples, reference: Tensor) -> dict[str, Any]:
+    """Every metric with n and the accuracy's 95 % interval; ``reference`` are the full model's logits."""
+    values: dict[str, Any] = rounded(measure(logits, examples, reference))
     n = len(examples.answer)
     low, high = wilson(values["accuracy"] * n, n)
     return {**values, "accuracy_interval": [round(low, DIGITS), round(high, DIGITS)], "n": n}
 
 
-def by_stratum(logits: Tensor, examples: Examples, strata: list[str]) -> dict[str, Any]:
+def by_stratum(logits: Tensor, examples: Examples, reference: Tensor, strata: list[str]) -> dict[str, Any]:
     """:func:`score` per stratum; strata without examples are left out."""
     chosen = {name: examples.stratum == i for i, name in enumerate(strata)}
-    return {name: score(logits[c], examples.select(c)) for name, c in chosen.items() if c.any()}
+    return {name: score(logits[c], examples.select(c), reference[c]) for name, c in chosen.items() if c.any()}
 
 
 def collect(
@@ -71,16 +71,20 @@ def collect(
         "empty": measure(logits_of(torch.zeros_like(kept), report), report)["task_loss"],
     }
     gain = loss["empty"] - loss["full"]  # zero where the edges do nothing for the task
-    strata = list(behaviour.strata)
+    strata = by_stratum(of_circuit, report, of_model, list(behaviour.strata))
     shifted = behaviour.splits.get("out_of_distribution")
+
+    def scored(examples: Examples) -> dict[str, Any]:
+        return score(logits_of(kept, examples), examples, logits_of(everything, examples))
+
     return {
-        "full_model": score(of_model, report),
-        "sufficiency": {s: score(logits_of(kept, e), e) for s, e in behaviour.splits.items() if s in _USED},
-        "held_out": {"split": "report", **score(of_circuit, report), "strata": by_stratum(of_circuit, report, strata)},
-        "out_of_distribution": None if shifted is None else score(logits_of(kept, shifted), shifted),
-        "necessity": necessity(edges, kept, report, criterion, logits_of),
-        "complement": {"split": "report", **score(logits_of(~kept, report), report)},
-        "nulls": nulls(model, edges, kept, behaviour, criterion, logits_of),
+        "full_model": score(of_model, report, of_model),
+        "sufficiency": {split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
+        "held_out": {"split": "report", **score(of_circuit, report, of_model), "strata": strata},
+        "out_of_distribution": None if shifted is None else scored(shifted),
+        "necessity": necessity(edges, kept, report, of_model, criterion, logits_of),
+        "complement": {"split": "report", **score(logits_of(~kept, report), report, of_model)},
+        "nulls": nulls(model, edges, kept, behaviour, of_model, criterion, logits_of),
         "unexplained": round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
     }
 
@@ -89,7 +93,7 @@ _USED = ("discovery", "selection")
 
 
 def necessity(
-    edges: Edges, kept: Tensor, examples: Examples, criterion: Criterion, logits_of: LogitsOf
+    edges: Edges, kept: Tensor, examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf
 ) -> dict[str, Any]:
     """In how many cases the removal of one edge still breaks the stated criterion on the report split."""
     needed = 0
@@ -97,12 +101,23 @@ def necessity(
     for index in weights:
         trial = kept.clone()
         trial[index] = False
-        needed += not holds(criterion, measure(logits_of(trial, examples), examples))
+        needed += not _meets(trial, examples, reference, criterion, logits_of)
     return {"split": "report", "still_necessary": needed, "edges": len(weights), "n": len(examples.answer)}
 
 
+def _meets(kept: Tensor, examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf) -> bool:
+    """Whether the criterion holds with only ``kept``; stops where it is hopeless."""
+    return Evaluation(criterion, lambda part: logits_of(kept, examples.select(part)), examples, reference).holds()
+
+
 def nulls(
-    model: Transformer, edges: Edges, kept: Tensor, behaviour: Behaviour, criterion: Criterion, logits_of: LogitsOf
+    model: Transformer,
+    edges: Edges,
+    kept: Tensor,
+    behaviour: Behaviour,
+    reference: Tensor,
+    criterion: Criterion,
+    logits_of: LogitsOf,
 ) -> dict[str, Any]:
     """What the same criterion says where there is nothing to find.
 
@@ -110,11 +125,12 @@ def nulls(
     needs until the criterion holds, by bisection. ``shuffled_answers``: the full model, scored by
     the answers of other prompts. ``untrained_model``: a fresh initialisation with as many non-zeros in each matrix.
     """
-    report = behaviour.splits["report"].select(slice(0, NULL_EXAMPLES))
-    draws = [measure(logits_of(random_circuit(edges, kept, seed), report), report) for seed in range(RANDOM_CIRCUITS)]
+    report, full = behaviour.splits["report"].select(slice(0, NULL_EXAMPLES)), reference[:NULL_EXAMPLES]
+    random_circuits = [random_circuit(edges, kept, seed) for seed in range(RANDOM_CIRCUITS)]
+    draws = [measure(logits_of(random, report), report, full) for random in random_circuits]
     losses = sorted(draw["task_loss"] for draw in draws)
     few = report.select(slice(0, ORDER_EXAMPLES))
-    needed = [_edges_needed(len(kept), seed, few, criterion, logits_of) for seed in range(RANDOM_ORDERS)]
+    needed = [_edges_needed(len(kept), seed, few, full, criterion, logits_of) for seed in range(RANDOM_ORDERS)]
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(report.answer), generator=generator).to(report.answer.device)
     shuffled = report._replace(answer=report.answer[order], wrong=report.wrong[order])
@@ -130,13 +146,13 @@ def nulls(
             "n": len(report.answer),
         },
         "random_orders": {"edges_needed": needed, "median": int(statistics.median(needed)), "n": len(few.answer)},
-        "shuffled_answers": _null(logits_of(torch.ones_like(kept), shuffled), shuffled, criterion),
-        "untrained_model": _null(untrained, report, criterion),
+        "shuffled_answers": _null(full, shuffled, full[order], criterion),
+        "untrained_model": _null(untrained, report, full, criterion),
     }
 
 
-def _null(logits: Tensor, examples: Examples, criterion: Criterion) -> dict[str, Any]:
-    values = score(logits, examples)
+def _null(logits: Tensor, examples: Examples, reference: Tensor, criterion: Criterion) -> dict[str, Any]:
+    values = score(logits, examples, reference)
     return {"meets_criterion": holds(criterion, values), **values}
 
 
@@ -151,7 +167,9 @@ def random_circuit(edges: Edges, kept: Tensor, seed: int) -> Tensor:
     return chosen
 
 
-def _edges_needed(total: int, seed: int, examples: Examples, criterion: Criterion, logits_of: LogitsOf) -> int:
+def _edges_needed(
+    total: int, seed: int, examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf
+) -> int:
     """Smallest prefix of a random order at which the criterion holds, by bisection (exact where it is monotone)."""
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     low, high = 0, total
@@ -159,7 +177,7 @@ def _edges_needed(total: int, seed: int, examples: Examples, criterion: Criterio
         middle = (low + high) // 2
         prefix = torch.zeros(total, dtype=torch.bool)
         prefix[order[:middle]] = True
-        if holds(criterion, measure(logits_of(prefix, examples), examples)):
+        if _meets(prefix, examples, reference[: len(examples.answer)], criterion, logits_of):
             high = middle
         else:
             low = middle + 1

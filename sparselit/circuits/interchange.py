@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sparselit.circuits.masked import Ablation, masked_logits
+from sparselit.circuits.ablation import Replacement
+from sparselit.circuits.masked import masked_logits
 from sparselit.examples import Examples
 from sparselit.sites import Edit
 from sparselit.transformer import Transformer
@@ -17,7 +18,7 @@ from sparselit.transformer import Transformer
 def flip_rate(
     model: Transformer,
     masks: Mapping[str, Tensor],
-    ablation: Ablation,
+    replacement: Replacement,
     examples: Examples,
     nodes: Mapping[str, Sequence[int]],
 ) -> float:
@@ -29,7 +30,7 @@ def flip_rate(
     Args:
         model: the full model.
         masks: the circuit's masks, or all-open ones for the full model.
-        ablation: what a removed edge contributes.
+        replacement: what a removed edge contributes.
         examples: prompts with counterparts of the same length.
         nodes: channels by site.
 
@@ -38,10 +39,10 @@ def flip_rate(
     """
     at = examples.length - 1
     with model.sites.recorded(nodes) as counterpart:
-        masked_logits(model, masks, ablation, examples.corrupted, at)
+        masked_logits(model, masks, replacement, examples.corrupted, at, examples.tokens)
     taken = {site: _exchange(counterpart[site].clone(), list(channels)) for site, channels in nodes.items()}
     with model.sites.edited(after=taken):
-        logits = masked_logits(model, masks, ablation, examples.tokens, at)
+        logits = masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted)
     return float((logits.argmax(-1) == examples.wrong).float().mean())
 
 

@@ -1,88 +1,146 @@
 """The masked forward pass: the model with a set of edges kept and all others ablated.
 
-There is no second forward: the model's own runs, with masked tensors in place of its parameters and, under mean
-ablation, a constant added where each matrix arrives at its site. All edges kept gives the model's logits bit for bit.
+There is no second forward: the model's own runs, with masked tensors in place of its parameters and, where a removed
+edge contributes something, that contribution added where each matrix arrives at its site. All edges kept gives the
+model's logits bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from sparselit.circuits.wiring import matrices
+from sparselit.circuits.ablation import Replacement
+from sparselit.circuits.wiring import Edges, Matrix, matrices
 from sparselit.examples import Examples
 from sparselit.sites import Edit
 from sparselit.transformer import Transformer
 
-AblationKind = Literal["zero", "mean"]
+CHUNK = 2048  # examples per forward pass
 
 
 @dataclass(frozen=True)
-class Ablation:
-    """What a removed edge contributes.
+class Context:
+    """What other forward passes say about some prompts, where the ablation needs it.
 
     Attributes:
-        kind: ``zero``: nothing; ``mean``: its weight times its source's mean, a constant, so that biases, which are
-            their own mean, stay.
-        means: mean activation of every source, by site, under ``mean``; see :func:`source_means`.
+        sources: activations of every source on the corrupted counterparts, under ``resample``, by site.
+        scales: the full model's norm scales on the prompts, where norms are frozen, by site.
     """
 
-    kind: AblationKind = "zero"
-    means: Mapping[str, Tensor] = field(default_factory=dict)
+    sources: Mapping[str, Tensor] = field(default_factory=dict)
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def context(
+    model: Transformer, replacement: Replacement, tokens: Tensor, corrupted: Tensor | None, at: Tensor | None
+) -> Context:
+    """Run the full model as often as the ablation needs: not at all for zero and mean ablation with live norms."""
+    sources: dict[str, Tensor] = {}
+    scales: dict[str, Tensor] = {}
+    if replacement.ablation.kind == "resample":
+        if corrupted is None:
+            raise ValueError("resampling needs the corrupted counterparts")
+        with model.sites.recorded({bundle.source for bundle in matrices(model).values()} & set(model.sites)) as records:
+            model(corrupted, at)
+        sources = {**records, "token": corrupted}
+    if replacement.ablation.norm == "frozen":
+        with model.sites.recorded([site for site in model.sites if site.endswith("scale")]) as scales:
+            model(tokens, at)
+    return Context(sources, scales)
 
 
 def masked_logits(
-    model: Transformer, masks: Mapping[str, Tensor], ablation: Ablation, tokens: Tensor, at: Tensor | None = None
+    model: Transformer,
+    masks: Mapping[str, Tensor],
+    replacement: Replacement,
+    tokens: Tensor,
+    at: Tensor | None = None,
+    corrupted: Tensor | None = None,
+    known: Context | None = None,
 ) -> Tensor:
     """Logits of ``model`` with the edges outside ``masks`` ablated; shapes as in :meth:`Transformer.forward`.
 
     Args:
         model: the full model; it is not changed.
         masks: one tensor per matrix and bias, as :meth:`Edges.masks` gives them; floats in [0, 1] interpolate.
-        ablation: what a removed edge contributes.
+        replacement: what a removed edge contributes.
         tokens: (batch, position).
         at: (batch,) answer positions, or None.
+        corrupted: (batch, position), the counterparts, for ``resample``.
+        known: :func:`context` of the same arguments, where it has been computed already.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     replaced = {name: parameters[name] * mask for name, mask in masks.items()}
-    offsets: dict[str, Tensor] = {}
-    if ablation.kind == "mean":
+    known = known or context(model, replacement, tokens, corrupted, at)
+    edits: dict[str, Edit] = {}
+    if replacement.ablation.kind != "zero":
         bundles = matrices(model)
         for name, mask in masks.items():
             removed, bundle = parameters[name] * (1 - mask.to(parameters[name].dtype)), bundles[name]
-            mean = ablation.means[bundle.source]
-            offset = removed @ mean if bundle.target_axis == 0 else mean @ removed
-            offsets[bundle.target] = offsets[bundle.target] + offset if bundle.target in offsets else offset
-    with model.sites.edited(before={site: _adding(offset) for site, offset in offsets.items()}):
+            if replacement.ablation.kind == "resample":
+                edit = _adding(_contribution(removed, bundle, known.sources, at))
+            else:
+                edit = _adding_mean(_into(replacement.means[name], removed, bundle), replacement, tokens, at)
+            edits[bundle.target] = _both(edits[bundle.target], edit) if bundle.target in edits else edit
+    frozen = {site: _instead(scale) for site, scale in known.scales.items()}
+    with model.sites.edited(before=edits, after=frozen):
         return functional_call(model, replaced, (tokens, at), tie_weights=False)
 
 
+def answer_logits(
+    model: Transformer, edges: Edges, replacement: Replacement, kept: Tensor, examples: Examples
+) -> Tensor:
+    """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges, by the plain masked forward pass."""
+    device = next(model.parameters()).device
+    masks = {name: mask.to(device) for name, mask in edges.masks(kept).items()}
+    parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
+    return torch.cat([masked_logits(model, masks, replacement, p.tokens, p.length - 1, p.corrupted) for p in parts])
+
+
+def _into(source: Tensor, removed: Tensor, bundle: Matrix) -> Tensor:
+    """What the removed weights make of ``source`` (…, source channel): (…, target channel)."""
+    return source @ (removed.T if bundle.target_axis == 0 else removed)
+
+
+def _contribution(removed: Tensor, bundle: Matrix, sources: Mapping[str, Tensor], at: Tensor | None) -> Tensor:
+    """What removed edges bring from the counterparts, (batch, position, target channel)."""
+    if bundle.source == "position":
+        return removed  # a position is the same in both prompts
+    if bundle.source == "token":
+        tokens = sources["token"]
+        return removed[tokens if at is None or bundle.target != "logits" else tokens.gather(1, at[:, None])]
+    return _into(sources[bundle.source], removed, bundle)
+
+
 def _adding(offset: Tensor) -> Edit:
-    return lambda x: x + offset
+    """Add what is there for each prompt; a table over positions is cut to the prompts' length."""
+    return lambda x: x + (offset if offset.ndim == 3 else offset[: x.shape[1]])
 
 
-@torch.no_grad()
-def source_means(model: Transformer, examples: Examples) -> dict[str, Tensor]:
-    """Mean activation of every edge source over the prompts' positions (padding excluded), by site.
+def _adding_mean(table: Tensor, replacement: Replacement, tokens: Tensor, at: Tensor | None) -> Edit:
+    """Add the row of ``table`` (group, channel) that belongs to each token or position."""
+    per = replacement.ablation.per
 
-    What only the answer needs (the last layer's heads' output and MLP, and the unembedding) is averaged over the answer
-    positions, because that is where the forward pass for an answer evaluates it. The mean of ``token`` and ``position``
-    is the frequency of each.
-    """
-    real = torch.arange(examples.tokens.shape[1], device=examples.tokens.device) < examples.length[:, None]
-    sources = {bundle.source for bundle in matrices(model).values()}
-    with model.sites.recorded(sources & set(model.sites)) as records:
-        model(examples.tokens, examples.length - 1)
-    means = {}
-    for site, x in records.items():
-        means[site] = x[real].mean(0) if x.shape[1] == real.shape[1] else x.mean((0, 1))
-    share = real.sum().to(model.embed.token.weight.dtype).reciprocal()
-    vocabulary, longest = model.unembed.out_features, model.max_length
-    means["token"] = torch.bincount(examples.tokens[real], minlength=vocabulary) * share
-    means["position"] = torch.nn.functional.pad(real.sum(0) * share, (0, longest - real.shape[1]))
-    return means
+    def edit(x: Tensor) -> Tensor:
+        if per == "all":
+            return x + table[0]
+        answers_only = at is not None and x.shape[1] == 1
+        if per == "position":
+            return x + (table[at][:, None] if answers_only and at is not None else table[: x.shape[1]])
+        return x + table[tokens.gather(1, at[:, None]) if answers_only and at is not None else tokens]
+
+    return edit
+
+
+def _instead(value: Tensor) -> Edit:
+    return lambda x: value
+
+
+def _both(first: Edit, second: Edit) -> Edit:
+    return lambda x: second(first(x))

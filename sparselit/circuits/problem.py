@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparselit.circuits.ablation import Ablation, as_ablation, prepare
 from sparselit.circuits.compact import Compacted, compact
-from sparselit.circuits.criterion import METRICS, Bound, Criterion, holds, hopeless, measure
-from sparselit.circuits.masked import Ablation, AblationKind, masked_logits, source_means
+from sparselit.circuits.criterion import Bound, Criterion, Evaluation, is_relative
+from sparselit.circuits.masked import Context, answer_logits, context, masked_logits
+from sparselit.circuits.structure import useful
+from sparselit.circuits.units import Granularity, Units, units_of
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 from sparselit.transformer import Transformer
 
-CHUNK = 4096  # examples per forward pass
-PORTION = 512  # examples after which an evaluation may be given up
-
 
 @dataclass
 class Cost:
-    """What a search has spent: evaluations of a set of edges, forward and backward passes."""
+    """What a search has spent.
+
+    Attributes:
+        evaluations: sets of edges tried.
+        forwards: forward passes over a portion of the examples, or more of them.
+        backwards: backward passes.
+        seconds: wall time.
+        peak_memory: largest memory of the process (on a GPU: of its tensors) meanwhile, MiB.
+    """
 
     evaluations: int = 0
     forwards: int = 0
     backwards: int = 0
+    seconds: float = 0.0
+    peak_memory: float = 0.0
 
 
 class Problem:
@@ -36,7 +47,9 @@ class Problem:
         model: the full model; it is not changed.
         discovery: examples on which edges are removed.
         criterion: bounds that must all hold.
-        ablation: what a removed edge contributes; ``mean`` takes the model's means over ``discovery``.
+        ablation: what a removed edge contributes: a kind's name, its arguments, or an :class:`Ablation`.
+        granularity: what is removed and certified: single weights, or all edges of a channel, head, layer or token.
+        splits: the behaviour's splits, where the ablation takes its means over another one than ``discovery``.
 
     Attributes:
         edges: every non-zero weight of the model, and every bias where the ablation can remove it.
@@ -47,76 +60,93 @@ class Problem:
     """
 
     def __init__(
-        self, model: Transformer, discovery: Examples, criterion: Criterion, ablation: AblationKind = "zero"
+        self,
+        model: Transformer,
+        discovery: Examples,
+        criterion: Criterion,
+        ablation: str | Mapping[str, Any] | Ablation = "zero",
+        granularity: Granularity = "weight",
+        splits: Mapping[str, Examples] | None = None,
     ) -> None:
         if not criterion:
             raise SparselitError("the criterion is empty; give at least one {metric, at_most | at_least}")
         self.model = model
         self.discovery = discovery
         self.criterion: Sequence[Bound] = tuple(criterion)
-        self.ablation = Ablation(ablation, source_means(model, discovery) if ablation == "mean" else {})
-        self.edges = Edges.of(model, ablation)
+        self.ablation = as_ablation(ablation)
+        self.replacement = prepare(model, self.ablation, {**(splits or {}), "discovery": discovery})
+        self.edges = Edges.of(model, self.ablation.removes_biases)
+        self.granularity = granularity
         self.cost = Cost()
         self._compacted: Compacted | None = None
+        self._contexts: dict[int, Context] = {}  # by first example of a portion
+        self.reference = self.naive_logits(self.all_edges(), discovery) if is_relative(self.criterion) else None
 
     def all_edges(self) -> Tensor:
         """The set of all edges, boolean (edge,)."""
         return torch.ones(len(self.edges), dtype=torch.bool)
 
+    def units(self, kept: Tensor) -> Units:
+        """What can be removed from ``kept``, one by one: sets of edges by name."""
+        return units_of(self.model, self.edges, kept, self.granularity)
+
+    def useful(self, kept: Tensor) -> Tensor:
+        """``kept`` without the edges that cannot matter under this ablation."""
+        return useful(self.model, self.edges, kept) if self.ablation.kind == "zero" else kept
+
     def focus(self, kept: Tensor) -> None:
         """Announce that only subsets of ``kept`` will be asked about, so that they are evaluated on a smaller model."""
         current = len(self.edges) if self._compacted is None else len(self._compacted.origin)
         if self._compacted is None or int(kept.sum()) <= 0.8 * current:
-            self._compacted = compact(self.model, self.edges, kept, self.ablation)
+            self._compacted = compact(self.model, self.edges, kept, self.replacement)
 
     @torch.no_grad()
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
-        model, edges, ablation, chosen = self.model, self.edges, self.ablation, kept
-        small = self._compacted
-        if small is not None and int(kept.sum()) == int(kept[small.origin].sum()):
-            model, edges, ablation, chosen = small.model, small.edges, small.ablation, kept[small.origin]
-        return _answer_logits(model, edges, ablation, chosen, examples)
+        small = self._covering(kept)
+        if small is None:
+            return self.naive_logits(kept, examples)
+        return answer_logits(small.model, small.edges, small.replacement, kept[small.origin], examples)
 
     @torch.no_grad()
     def naive_logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """As :meth:`logits` on the full model, by the slowest and simplest path."""
-        return _answer_logits(self.model, self.edges, self.ablation, kept, examples)
+        return answer_logits(self.model, self.edges, self.replacement, kept, examples)
 
-    def values(self, kept: Tensor, examples: Examples | None = None) -> dict[str, float]:
-        """Every metric with only ``kept`` edges, on the discovery split or the examples given."""
+    def evaluation(self, kept: Tensor) -> Evaluation:
+        """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""
         self.cost.evaluations += 1
-        self.cost.forwards += 1
-        examples = examples or self.discovery
-        return measure(self.logits(kept, examples), examples)
+        small = self._covering(kept)
+        if small is None:
+            model, masks, replacement = self.model, self.edges.masks(kept), self.replacement
+        else:
+            model, masks, replacement = small.model, small.edges.masks(kept[small.origin]), small.replacement
+        device = next(model.parameters()).device
+        masks = {name: mask.to(device) for name, mask in masks.items()}
+
+        @torch.no_grad()
+        def logits_of(portion: slice) -> Tensor:
+            self.cost.forwards += 1
+            some = self.discovery.select(portion)
+            known = self._context(portion.start, some)
+            return masked_logits(model, masks, replacement, some.tokens, some.length - 1, some.corrupted, known)
+
+        return Evaluation(self.criterion, logits_of, self.discovery, self.reference)
 
     def works(self, kept: Tensor) -> bool:
-        """Whether the criterion holds on the discovery split with only ``kept`` edges.
+        """Whether the criterion holds on the discovery split with only ``kept`` edges."""
+        return self.evaluation(kept).holds()
 
-        The examples are run in portions, and the rest is spared once they cannot save the criterion any more.
-        """
-        n = len(self.discovery.answer)
-        totals = dict.fromkeys((bound.metric for bound in self.criterion), 0.0)
-        self.cost.evaluations += 1
-        for start in range(0, n, PORTION):
-            some = self.discovery.select(slice(start, start + PORTION))
-            logits = self.logits(kept, some)
-            self.cost.forwards += 1
-            for metric in totals:
-                totals[metric] += float(METRICS[metric](logits, some).double().sum())
-            if any(hopeless(b, totals[b.metric], start + len(some.answer), n) for b in self.criterion):
-                return False
-        return holds(self.criterion, {metric: total / n for metric, total in totals.items()})
+    def values(self, kept: Tensor) -> dict[str, float]:
+        """Every metric on the discovery split with only ``kept`` edges."""
+        return self.evaluation(kept).values()
 
+    def _covering(self, kept: Tensor) -> Compacted | None:
+        small = self._compacted
+        return small if small is not None and int(kept.sum()) == int(kept[small.origin].sum()) else None
 
-def _answer_logits(model: Transformer, edges: Edges, ablation: Ablation, kept: Tensor, examples: Examples) -> Tensor:
-    masks = edges.masks(kept)
-    device = next(model.parameters()).device
-    masks = {name: mask.to(device) for name, mask in masks.items()}
-    at = examples.length - 1
-    return torch.cat(
-        [
-            masked_logits(model, masks, ablation, tokens, positions)
-            for tokens, positions in zip(examples.tokens.split(CHUNK), at.split(CHUNK), strict=True)
-        ]
-    )
+    def _context(self, start: int, some: Examples) -> Context:
+        """What the ablation needs to know of a portion of the examples, computed once."""
+        if start not in self._contexts:
+            self._contexts[start] = context(self.model, self.replacement, some.tokens, some.corrupted, some.length - 1)
+        return self._contexts[start]

@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparselit.circuits.ablation import as_ablation, prepare
 from sparselit.circuits.behaviour import Behaviour, prompt_record
 from sparselit.circuits.circuit import Circuit, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import Bound, holds, margin, measure
 from sparselit.circuits.evidence import collect
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.masked import Ablation, masked_logits, source_means
+from sparselit.circuits.masked import answer_logits
+from sparselit.circuits.units import Granularity, units_of
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 from sparselit.transformer import Transformer
 
-CHUNK = 2048
 #: Parts of the file in which nothing else may stand than what is recomputed.
 _WHOLE = ("ablation", "nodes", "size", "evidence")
 
@@ -50,47 +51,41 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     try:
         stated = _bounds(circuit.criterion)
         certified = _bounds(circuit.certificate["criterion"])
-        kind, norm = circuit.ablation["kind"], circuit.ablation["norm"]
+        ablation = as_ablation(circuit.ablation)
+        granularity: Granularity = circuit.certificate["granularity"]
     except (KeyError, TypeError) as error:
         raise SparselitError(
             f"{path}: a field of the criterion, certificate or ablation is missing: {error}"
         ) from error
-    if kind not in ("zero", "mean") or norm != "live":
-        raise SparselitError(f"{path}: unknown ablation {kind!r} with norm {norm!r}")
     if not stated or not certified:
         raise SparselitError(f"{path}: the criterion, or the certificate's, is empty")
     if len(behaviour.vocabulary) > model.unembed.out_features:
         raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
-    edges = Edges.of(model, kind)
+    edges = Edges.of(model, ablation.removes_biases)
     false: list[str] = []
     kept = _kept(model, edges, circuit, false)
-    ablation = Ablation(kind, source_means(model, behaviour.splits["discovery"]) if kind == "mean" else {})
+    replacement = prepare(model, ablation, behaviour.splits)
 
     @torch.no_grad()
     def logits_of(chosen: Tensor, examples: Examples) -> Tensor:
-        masks = edges.masks(chosen)
-        return torch.cat(
-            [
-                masked_logits(model, masks, ablation, tokens, length - 1)
-                for tokens, length in zip(examples.tokens.split(CHUNK), examples.length.split(CHUNK), strict=True)
-            ]
-        )
+        return answer_logits(model, edges, replacement, chosen, examples)
 
     discovery = behaviour.splits["discovery"]
+    reference = logits_of(torch.ones_like(kept), discovery)
+    units = units_of(model, edges, kept, granularity)
     removals = []
-    order = _order(edges, circuit, kept)
-    for tried, index in enumerate(order, 1):
+    for tried, unit in enumerate(units.values(), 1):
         trial = kept.clone()
-        trial[index] = False
-        removals.append(measure(logits_of(trial, discovery), discovery))
+        trial[unit] = False
+        removals.append(measure(logits_of(trial, discovery), discovery, reference))
         if progress is not None:
-            progress(tried, len(order))
+            progress(tried, len(units))
     evidence = collect(model, edges, kept, behaviour, stated, logits_of)
     nodes = nodes_of(edges, kept)
     size = {
         "nodes": sum(map(len, nodes.values())),
         "edges": int((kept & ~edges.is_bias).sum()),
-        "free": free_parameters(model, edges, kept, kind),
+        "free": free_parameters(model, edges, kept, ablation),
     }
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
     held_out = evidence["held_out"]
@@ -98,14 +93,17 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         "model": {"hash": model_hash(model.state_dict()), "config": model.config},
         "task": {"splits": {s: prompt_record(path.parent / r["file"], path.parent) for s, r in splits.items()}},
         "criterion": [{"value": held_out[bound.metric]} for bound in stated],
-        "ablation": {"kind": kind, "distribution": "discovery" if kind == "mean" else None, "norm": "live"},
+        "ablation": ablation.as_json(),
         "nodes": nodes,
         "size": size,
         "certificate": {
             "n": len(discovery.answer),
             "split": "discovery",
             "complete": True,
-            "removals": [[i, {b.metric: values[b.metric] for b in certified}] for i, values in enumerate(removals)],
+            "removals": [
+                [name, {b.metric: values[b.metric] for b in certified}]
+                for name, values in zip(units, removals, strict=True)
+            ],
             "min_margin": min_margin,
         },
         "evidence": evidence,
@@ -118,12 +116,10 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         false.append("criterion")
     if not all(any(tight.implies(bound) for tight in certified) for bound in stated):
         false.append("certificate.criterion")  # a certificate for something easier
-    if not holds(certified, measure(logits_of(kept, discovery), discovery)):
+    if not holds(certified, measure(logits_of(kept, discovery), discovery, reference)):
         false.append("certificate.criterion")  # a bound that nothing meets makes every edge look necessary
     if _overlap(behaviour):
         false.append("task.splits")
-    if circuit.certificate.get("removals") is not None and len(circuit.certificate["removals"]) != len(circuit.places):
-        false.append("certificate.removals")
     false = list(dict.fromkeys(false))
     return {
         "holds": sufficient and not false,
@@ -147,7 +143,7 @@ def _bounds(rows: list[dict[str, Any]]) -> list[Bound]:
 
 def _kept(model: Transformer, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
     """The circuit's edges that the model has; edges that it has not, or with another weight, are false claims."""
-    index = {edges.describe(i): i for i in range(len(edges))}
+    index = {place: i for i, place in enumerate(edges.places())}
     kept = torch.zeros(len(edges), dtype=torch.bool)
     weights = [edge[3] for edge in circuit.edges] + [bias[2] for bias in circuit.biases]
     for i, (place, weight) in enumerate(zip(circuit.places, weights, strict=True)):
@@ -173,13 +169,6 @@ def _overlap(behaviour: Behaviour) -> bool:
             return True
         seen |= prompts
     return False
-
-
-def _order(edges: Edges, circuit: Circuit, kept: Tensor) -> list[int]:
-    """The circuit's edges in the order of the file, so that certificate row i speaks of edge i."""
-    index = {edges.describe(i): i for i in range(len(edges))}
-    listed = [index[place] for place in circuit.places if place in index]
-    return [i for i in dict.fromkeys(listed) if kept[i]]
 
 
 def _differences(name: str, claimed: Any, value: Any, exhaustive: bool = False) -> Iterator[str]:

@@ -100,14 +100,14 @@ class Edges:
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, model: Transformer, ablation: str = "zero") -> Edges:
+    def of(cls, model: Transformer, with_biases: bool = True) -> Edges:
         """The non-zero entries of all weight matrices of ``model``, and of its biases where they can be ablated.
 
         Args:
             model: the transformer.
-            ablation: under ``mean`` a bias is its own mean, so that it stays and is not listed.
+            with_biases: false under ablations that leave biases alone, see :attr:`Ablation.removes_biases`.
         """
-        bundles = matrices(model) if ablation == "mean" else matrices(model) | biases(model)
+        bundles = matrices(model) | biases(model) if with_biases else matrices(model)
         tensors = {name: model.get_parameter(name).detach().cpu() for name in bundles}
         found = [tensor.view(len(tensor), -1).nonzero() for tensor in tensors.values()]
         places = torch.cat(found)
@@ -146,12 +146,22 @@ class Edges:
         (source, channel), target = self.bundles[name].endpoints(row, column)
         return (f"{source[:-1]}v" if source.endswith(".attn.z") else source, channel), target
 
+    def places(self) -> list[tuple[str, int, int]]:
+        """All edges and biases as (parameter name, row, column)."""
+        rows = zip(self.matrix.tolist(), self.row.tolist(), self.column.tolist(), strict=True)
+        return [(self.names[i], row, column) for i, row, column in rows]
+
     def find(self, places: list[tuple[str, int, int]]) -> Tensor:
         """Boolean (edge,) tensor of the named edges; a place that holds no non-zero weight raises ``KeyError``."""
-        index = {self.describe(i): i for i in range(len(self))}
+        index = {place: i for i, place in enumerate(self.places())}
         kept = torch.zeros(len(self), dtype=torch.bool)
         kept[[index[place] for place in places]] = True
         return kept
+
+
+def place_name(parameter: str, row: int, column: int, is_bias: bool) -> str:
+    """A place in a tensor as text."""
+    return f"{parameter}[{row}]" if is_bias else f"{parameter}[{row},{column}]"
 
 
 def live_channels(edges: Edges, kept: Tensor) -> dict[str, Tensor]:

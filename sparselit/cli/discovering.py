@@ -80,8 +80,8 @@ def discover(trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str
     _refuse_other_prompts(path.parent, behaviour)
     model.load_state_dict(content["state_dict"])
     transformer = transformer_of(model).to(trainer.strategy.root_device)
-    title, visible = f"circuit at step {step}", trainer.progress_bar_callback is not None
-    circuit, reason, seconds, stopped = search.seek(transformer, behaviour, title, visible)
+    visible = trainer.progress_bar_callback is not None
+    circuit, reason, seconds, stopped = search.seek(transformer, behaviour, step, path.parent, visible)
     if circuit is None:
         raise NoCircuitError(reason)
     unfinished = stopped and not circuit.certificate["complete"]

@@ -34,19 +34,20 @@ def run(argv: list[str]) -> None:
 
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """The verdict of :func:`sparselit.circuits.verify.verify` for a person, one fact in a line."""
+    from sparselit.circuits.ablation import as_ablation  # torch is slow to import
+
     false = verdict["false_claims"]
     if verdict["holds"]:
         holds = "yes, the criterion is met on the report split; every claim is true"
     else:
         holds = f"NO, {len(false)} false claim{'s' if len(false) != 1 else ''}"
     minimal = "yes, without any one edge" if verdict["minimal"] else "NO, not without every edge"
-    kind, of = verdict["ablation"]["kind"], verdict["ablation"].get("distribution")
     lines = [
         f"holds        {holds}",
         *(f"  false      {name}" for name in false),
         f"minimal      {minimal} the certificate's criterion fails",
         f"size         {verdict['edges']:,} edges, {verdict['nodes']:,} nodes, {verdict['free']:,} free",
-        f"ablation     {kind}" + (f", means over the {of} split" if of else ""),
+        f"ablation     {as_ablation(verdict['ablation'])}",
         f"report       accuracy {100 * verdict['accuracy']:.2f} %, task loss {verdict['task_loss']:.4f}, "
         f"n {verdict['n']:,}",
         f"necessity    task loss {verdict['necessity_loss']:.4f} with exactly these edges ablated",

@@ -102,7 +102,7 @@ def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
     """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
     size, evidence = circuit.size, circuit.evidence
     held_out, nulls = evidence["held_out"], evidence["nulls"]
-    split, means = held_out["split"], circuit.ablation.get("distribution")
+    split = held_out["split"]
     certificate = "no single edge can go" if circuit.certificate["complete"] else "NONE, the search was ended before"
     facts = [("size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free")]
     for row in circuit.criterion:
@@ -112,7 +112,7 @@ def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
     return [
         *facts,
         ("certificate", certificate),
-        ("ablation", circuit.ablation["kind"] + (f", means over the {means} split" if means else "")),
+        ("ablation", circuit.ablation_text),
         ("necessity", f"loss {evidence['complement']['task_loss']:.4f} with exactly these edges ablated"),
         ("null", f"{nulls['random_orders']['median']:,} edges needed in random order"),
     ]

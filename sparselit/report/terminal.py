@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sparselit.circuits.circuit import Circuit
-from sparselit.circuits.wiring import matrices
+from sparselit.circuits.wiring import matrices, place_name
 from sparselit.transformer import Transformer
 
 WIDTH = 80
@@ -102,8 +102,7 @@ def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     for i, row in enumerate(circuit.criterion):
         text = f"{criterion_text(row):<22} measured {row['value']:.4f} (report split, n {n:,})"
         yield "" if i else "criterion", text
-    means = circuit.ablation.get("distribution")
-    yield "ablation", circuit.ablation["kind"] + (f", means over the {means} split" if means else "")
+    yield "ablation", circuit.ablation_text
     free = "biases, gains and sinks that stay"
     yield "size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free ({free})"
 
@@ -121,7 +120,8 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
     certificate = circuit.certificate
     bounds = ", ".join(map(criterion_text, certificate["criterion"]))
     if certificate["complete"]:
-        text = f"no single edge can go: without it {bounds} fails on the {certificate['split']} split"
+        unit = {"weight": "edge"}.get(certificate["granularity"], certificate["granularity"])
+        text = f"no single {unit} can go: without it {bounds} fails on the {certificate['split']} split"
         yield "certificate", f"{text} (n {certificate['n']:,}, smallest margin {certificate['min_margin']:.3g})"
     else:
         yield "certificate", f"incomplete: the search for edges that can go under {bounds} was stopped"
@@ -144,19 +144,23 @@ def _edges(circuit: Circuit) -> Iterator[str]:
     yield from textwrap.wrap(f"Edges, and {metric} on the {split} split when one is removed", WIDTH)
     places = {site: _place(site) for pair in ends(circuit) for site, _ in pair}
     group = None
-    for i, ((source, target), (name, _, _, weight)) in enumerate(zip(ends(circuit), circuit.edges, strict=True)):
+    for (source, target), (name, row, column, weight) in zip(ends(circuit), circuit.edges, strict=True):
         if name != group:
             group = name
             title = f"{_cut(name, 28)}  {places[source[0]]} → {places[target[0]]}"
             yield from ("", f"{_cut(title, 56):<58}{'weight':>10}{'removed':>12}")
-        removed = f"{rows[i][metric]:>12.4f}" if i in rows and metric in rows[i] else f"{'-':>12}"
+        removed = _removed(rows.get(place_name(name, row, column, is_bias=False), {}), metric)
         texts = [_cut(node_text(circuit, node), 26) for node in (source, target)]
         yield f"  {texts[0]:>26} → {texts[1]:<27}{weight:>10.4f}{removed}"
     if circuit.biases:
         yield from ("", f"{'Biases that stay':<58}{'value':>10}{'removed':>12}")
-    for i, (name, channel, value) in enumerate(circuit.biases, len(circuit.edges)):
-        removed = f"{rows[i][metric]:>12.4f}" if i in rows and metric in rows[i] else f"{'-':>12}"
+    for name, channel, value in circuit.biases:
+        removed = _removed(rows.get(place_name(name, channel, 0, is_bias=True), {}), metric)
         yield f"  {_cut(f'{name}[{channel}]', 55):<56}{value:>10.4f}{removed}"
+
+
+def _removed(values: Mapping[str, float], metric: str) -> str:
+    return f"{values[metric]:>12.4f}" if metric in values else f"{'-':>12}"
 
 
 def _place(site: str) -> str:

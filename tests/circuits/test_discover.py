@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparselit.circuits import Behaviour, Bound, Circuit, NoCircuitError, discover
+from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, NoCircuitError, discover
 from sparselit.circuits.circuit import model_hash
 from sparselit.circuits.criterion import holds, measure
 from sparselit.circuits.evidence import by_stratum, collect, random_circuit, score, untrained_model
@@ -39,7 +39,7 @@ def behaviour(model: Transformer) -> Behaviour:
 
 
 def kept_by(circuit: Circuit, model: Transformer) -> tuple[Edges, Tensor]:
-    edges = Edges.of(model, circuit.ablation["kind"])
+    edges = Edges.of(model, circuit.ablation["kind"] == "zero")
     return edges, edges.find(circuit.places)
 
 
@@ -58,7 +58,7 @@ def test_what_a_circuit_states_is_what_the_naive_path_gives(
     for name, channel, value in circuit.biases:
         assert float(model.get_parameter(name).detach()[channel]) == value
     assert circuit.model["hash"] == model_hash(model.state_dict())
-    assert circuit.ablation == {"kind": kind, "distribution": {"zero": None, "mean": "discovery"}[kind], "norm": "live"}
+    assert circuit.ablation == Ablation(kind).as_json()
     assert circuit.task == {
         "class_path": "Mine",
         "init_args": {"seed": 3},
@@ -73,11 +73,12 @@ def test_what_a_circuit_states_is_what_the_naive_path_gives(
     problem = Problem(model, behaviour.splits["discovery"], [Bound(**bound)], kind)
     margins = []
     listed = [int(edges.find([place]).nonzero()) for place in circuit.places]
-    for (place, values), index in zip(certified["removals"], listed, strict=True):
+    units = list(problem.units(kept))
+    for (name, values), unit, index in zip(certified["removals"], units, listed, strict=True):
         trial = kept.clone()
         trial[index] = False
         value = measure(problem.naive_logits(trial, problem.discovery), problem.discovery)["accuracy"]
-        assert listed[place] == index
+        assert name == unit
         assert values["accuracy"] == pytest.approx(value, abs=1e-6)
         margins.append(bound["at_least"] - value)
     assert certified["min_margin"] == pytest.approx(min(margins), abs=1e-6)
@@ -157,17 +158,17 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
             raise KeyboardInterrupt
 
     circuit = discover(model, behaviour, CRITERION, progress=interrupt)
-    edges, kept = kept_by(circuit, model)
+    _, kept = kept_by(circuit, model)
     problem = Problem(model, behaviour.splits["discovery"], CRITERION)
     assert not circuit.certificate["complete"]
     assert len(circuit.certificate["removals"]) < int(kept.sum())
     assert holds(CRITERION, measure(problem.naive_logits(kept, problem.discovery), problem.discovery))
     assert circuit.evidence["held_out"]["n"] == 40
     json.dumps(circuit.as_json())
-    listed = [int(edges.find([place]).nonzero()) for place in circuit.places]
-    for place, values in circuit.certificate["removals"]:
+    units = problem.units(kept)
+    for name, values in circuit.certificate["removals"]:
         trial = kept.clone()
-        trial[listed[place]] = False
+        trial[units[name]] = False
         value = measure(problem.naive_logits(trial, problem.discovery), problem.discovery)["accuracy"]
         assert values["accuracy"] == pytest.approx(value, abs=1e-6)
 
@@ -280,6 +281,6 @@ def test_scores_of_strata_add_up(model: Transformer) -> None:
     examples = some_examples(30)._replace(stratum=torch.arange(30) % 2)
     with torch.no_grad():
         logits = model(examples.tokens, examples.length - 1)
-    whole, parts = score(logits, examples), by_stratum(logits, examples, ["a", "b"])
+    whole, parts = score(logits, examples, logits), by_stratum(logits, examples, logits, ["a", "b"])
     for metric in ("task_loss", "answer_loss", "accuracy"):
         assert whole[metric] == pytest.approx(sum(p[metric] * p["n"] for p in parts.values()) / 30, abs=1e-5)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparselit.circuits.ablation import source_means
 from sparselit.circuits.criterion import Bound, holds
-from sparselit.circuits.masked import Ablation, masked_logits, source_means
+from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.problem import Problem
-from sparselit.circuits.wiring import Edges, matrices
+from sparselit.circuits.wiring import matrices
 from sparselit.transformer import Transformer
 
 from .models import (
@@ -40,7 +41,7 @@ def test_all_open_masks_give_the_models_logits_bit_for_bit(config: dict[str, Any
     with torch.no_grad():
         expected = model(examples.tokens, examples.length - 1)
         masks = problem.edges.masks(problem.all_edges())
-        everywhere = masked_logits(model, masks, problem.ablation, examples.tokens)
+        everywhere = masked_logits(model, masks, problem.replacement, examples.tokens)
         assert torch.equal(everywhere, model(examples.tokens))
     assert torch.equal(problem.naive_logits(problem.all_edges(), examples), expected)
     assert torch.equal(problem.logits(problem.all_edges(), examples), expected)
@@ -116,27 +117,34 @@ def test_a_removed_edge_contributes_its_weight_times_its_sources_mean() -> None:
 @given(configs, kinds)
 def test_captured_means_equal_the_means_of_a_masked_run(config: dict[str, Any], kind: Any) -> None:
     model, examples = randomised(**config), some_examples()
-    ablation = Problem(model, examples, CRITERION, kind).ablation
-    edges = Edges.of(model, kind)
+    problem = Problem(model, examples, CRITERION, kind)
     means = source_means(model, examples)
     at = examples.length - 1
     with model.sites.recorded() as records, torch.no_grad():
-        masked_logits(model, edges.masks(torch.ones(len(edges), dtype=torch.bool)), ablation, examples.tokens, at)
-    for site in {bundle.source for bundle in matrices(model).values()} - {"token", "position"}:
+        masked_logits(model, problem.edges.masks(problem.all_edges()), problem.replacement, examples.tokens, at)
+    for name, bundle in matrices(model).items():
+        site = bundle.source
+        if site in ("token", "position"):
+            continue
         rows = []
         for i, length in enumerate(examples.length.tolist()):
             x = records[site][min(i, len(records[site]) - 1)]
             rows += [x[0]] if len(x) == 1 else list(x[:length])
-        assert torch.allclose(means[site], torch.stack(rows).mean(0), atol=1e-6), site
+        assert torch.allclose(means[name][0], torch.stack(rows).mean(0), atol=1e-6), site
 
 
 def test_the_mean_of_tokens_and_positions_is_their_frequency() -> None:
     examples = some_examples()
-    means = source_means(randomised(), examples)
+    means = source_means(randomised(bigram=True), examples)
     tokens = [t for row, n in zip(examples.tokens.tolist(), examples.length.tolist(), strict=True) for t in row[:n]]
     places = [t for n in examples.length.tolist() for t in range(n)]
-    assert means["token"].tolist() == pytest.approx([tokens.count(t) / len(tokens) for t in range(VOCABULARY)])
-    assert means["position"].tolist() == pytest.approx([places.count(t) / len(places) for t in range(LENGTH)])
+    last = examples.tokens.gather(1, examples.length[:, None] - 1)[:, 0].tolist()
+    for name, found, count in (
+        ("embed.token.weight", tokens, VOCABULARY),
+        ("embed.position.weight", places, LENGTH),
+        ("bigram.weight", last, VOCABULARY),  # read at the answer only
+    ):
+        assert means[name][0].tolist() == pytest.approx([found.count(i) / len(found) for i in range(count)])
 
 
 # -- fast paths --------------------------------------------------------------------------------------------------------
@@ -236,7 +244,7 @@ def test_metrics_do_not_depend_on_how_the_examples_are_cut_into_chunks(monkeypat
     model, examples = randomised(), some_examples(20)
     problem = Problem(model, examples, CRITERION)
     whole = problem.values(problem.all_edges())
-    monkeypatch.setattr("sparselit.circuits.problem.CHUNK", 7)
+    monkeypatch.setattr("sparselit.circuits.criterion.PORTION", 7)
     assert problem.values(problem.all_edges()) == pytest.approx(whole, abs=1e-6)
 
 
@@ -259,7 +267,7 @@ def test_giving_an_evaluation_up_early_never_changes_its_verdict(
     bound = Bound(metric, at_most=value) if at_most else Bound(metric, at_least=value)
     problem = Problem(model, examples, [other, bound])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparselit.circuits.problem.PORTION", portion)
+        patch.setattr("sparselit.circuits.criterion.PORTION", portion)
         verdict = problem.works(kept)
     assert problem.cost.evaluations == 1
     assert problem.cost.forwards <= -(-20 // portion)
@@ -293,4 +301,3 @@ def test_ablation_leaves_no_edit_behind() -> None:
     problem = Problem(model, examples, CRITERION, "mean")
     problem.naive_logits(random_subset(problem.all_edges(), 0.5, 0), examples)
     assert not any(site.attached for site in model.sites.values())
-    assert Ablation().kind == "zero"

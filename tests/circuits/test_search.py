@@ -19,7 +19,7 @@ from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search import Found, GroupTesting, Report, Search
-from sparselit.circuits.search.base import certify, smallest_failure
+from sparselit.circuits.search.base import attempt, certify, smallest_failure, without
 from sparselit.errors import SparselitError
 
 from .models import configs, randomised, some_examples
@@ -42,14 +42,30 @@ class Puzzle(Problem):
     def all_edges(self) -> Tensor:
         return torch.arange(len(self.edges)) < self.n
 
-    def values(self, kept: Tensor, examples: Any = None) -> dict[str, float]:
+    def useful(self, kept: Tensor) -> Tensor:
+        return kept
+
+    def evaluation(self, kept: Tensor) -> Any:
         self.cost.evaluations += 1
         chosen = frozenset(kept.nonzero()[:, 0].tolist())
         self.asked.append(chosen)
-        return {"task_loss": 0.0, "answer_loss": 0.0, "accuracy": float(self.rule(set(chosen)))}
+        return Answer(self.rule(set(chosen)))
 
-    def works(self, kept: Tensor) -> bool:
-        return holds(self.criterion, self.values(kept))
+    def names(self, edges: Iterable[int]) -> set[str]:
+        return set(self.units(torch.isin(torch.arange(len(self.edges)), torch.tensor(sorted(edges)))))
+
+
+class Answer:
+    """An evaluation whose outcome is known."""
+
+    def __init__(self, right: bool) -> None:
+        self.right = right
+
+    def holds(self) -> bool:
+        return self.right
+
+    def values(self) -> dict[str, float]:
+        return {"task_loss": 0.0, "answer_loss": 0.0, "accuracy": float(self.right)}
 
 
 class Ordered(GroupTesting):
@@ -77,7 +93,7 @@ def signed(problem: Problem, steps: int) -> Tensor:
 
     def loss(kept: Tensor) -> float:
         masks = problem.edges.masks(kept)
-        logits = masked_logits(problem.model, masks, problem.ablation, examples.tokens, examples.length - 1)
+        logits = masked_logits(problem.model, masks, problem.replacement, examples.tokens, examples.length - 1)
         return float(F.cross_entropy(logits, examples.answer))
 
     with torch.no_grad():
@@ -140,7 +156,7 @@ def test_a_monotone_puzzle_with_one_solution_is_solved_exactly_in_any_order(
     found = Ordered(order).run(problem)
     assert found.complete
     assert members(found.kept) == needed
-    assert set(found.removals) == needed
+    assert set(found.removals) == problem.names(needed)
     assert problem.cost.evaluations <= 3 * n + 2
 
 
@@ -168,7 +184,7 @@ def test_whatever_the_criterion_the_result_works_and_no_single_edge_can_go(
     assert found.complete
     assert works(kept)
     assert not any(works(kept - {i}) for i in kept)
-    assert found.removals == {i: {"task_loss": 0.0, "answer_loss": 0.0, "accuracy": 0.0} for i in kept}
+    assert found.removals == dict.fromkeys(problem.names(kept), Answer(False).values())
 
 
 def test_a_necessary_edge_that_becomes_superfluous_later_is_still_removed() -> None:
@@ -231,16 +247,16 @@ def test_on_real_models_the_certificate_is_true_by_the_naive_path(config: dict[s
     problem = Problem(model, examples, criterion, kind)
     found = GroupTesting(steps=3).run(problem)
     naive = Problem(model, examples, criterion, kind)
-    naive.logits = naive.naive_logits  # type: ignore[method-assign]
+    naive.focus = lambda kept: None  # type: ignore[method-assign]
     assert found.complete
     assert naive.works(found.kept)
-    for index in members(found.kept):
-        trial = found.kept.clone()
-        trial[index] = False
-        values = naive.values(trial)
+    units = naive.units(found.kept)
+    for name, unit in units.items():
+        values = naive.values(without(found.kept, unit))
         assert not holds(criterion, values)
-        assert values == pytest.approx(found.removals[index], abs=1e-4)
-    assert members(found.kept) == set(found.removals)
+        assert values == pytest.approx(found.removals[name], abs=1e-4)
+    assert len(units) == int(found.kept.sum())
+    assert set(units) == set(found.removals)
     assert smallest_failure(problem, found) > 0 or not found.removals
 
 
@@ -258,7 +274,7 @@ class OneByOne(Search):
 
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         for i in sorted(members(found.kept)):
-            GroupTesting._remove(problem, found, [i])
+            attempt(problem, found, without(found.kept, torch.tensor([i])))
             report("one by one", int(found.kept.sum()))
 
 
@@ -284,7 +300,7 @@ def test_ctrl_c_gives_the_best_set_so_far_which_works_and_is_not_complete(calls:
         found = search.run(problem, report=interrupted_after(calls))
         assert not found.complete
         assert problem.rule(members(found.kept))
-        assert set(found.removals) <= members(found.kept)
+        assert set(found.removals) <= problem.names(members(found.kept))
 
 
 def test_a_deadline_in_the_past_stops_at_once_and_one_in_the_future_does_not() -> None:
@@ -311,7 +327,7 @@ def test_an_interruption_inside_an_evaluation_leaves_no_claim_about_edges_that_a
     problem.rule = lambda kept: {0, 1, 2, 3, 5} <= kept
     found = OneByOne().run(problem)
     assert not found.complete
-    assert set(found.removals) <= members(found.kept)
+    assert set(found.removals) <= problem.names(members(found.kept))
 
 
 def test_any_other_error_is_not_swallowed() -> None:

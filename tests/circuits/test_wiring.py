@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparselit.circuits.ablation import Ablation
 from sparselit.circuits.circuit import free_parameters, nodes_of
 from sparselit.circuits.wiring import Edges, matrices
 from sparselit.transformer import Transformer
@@ -30,7 +31,7 @@ def test_edges_are_the_nonzero_entries_of_all_matrices_and_biases(config: dict[s
     described = [edges.describe(i) for i in range(len(edges))]
     assert set(described) == expected
     assert len(described) == len(expected)
-    without = Edges.of(model, "mean")
+    without = Edges.of(model, with_biases=False)
     assert [without.describe(i) for i in range(len(without))] == [
         place for place, bias in zip(described, edges.is_bias.tolist(), strict=True) if not bias
     ]
@@ -128,26 +129,26 @@ def test_free_parameters_are_the_kept_biases_the_gains_that_are_read_and_the_sin
     model = chain()
     edges = Edges.of(model)
     # Gains: channels 1, 3 before attention, 0 before the MLP, 2 before the unembedding. One head of two is live.
-    assert free_parameters(model, edges, edges.find(EDGES), "zero") == 4 + 1
+    assert free_parameters(model, edges, edges.find(EDGES), Ablation("zero")) == 4 + 1
     with_biases = [*EDGES, ("layers.0.attn.q.bias", 2, 0), ("layers.0.mlp.up.bias", 2, 0), ("unembed.bias", 1, 0)]
-    assert free_parameters(model, edges, edges.find(with_biases), "zero") == 4 + 1 + 3
-    assert free_parameters(model, edges, torch.zeros(len(edges), dtype=torch.bool), "zero") == 0
+    assert free_parameters(model, edges, edges.find(with_biases), Ablation("zero")) == 4 + 1 + 3
+    assert free_parameters(model, edges, torch.zeros(len(edges), dtype=torch.bool), Ablation("zero")) == 0
 
 
 @pytest.mark.parametrize("letter", "qkv")
 def test_a_head_of_which_anything_is_left_counts_its_sink(letter: str) -> None:
     model = randomised(n_layers=1, sink=True, norm="none", bias=False)
     edges = Edges.of(model)
-    assert free_parameters(model, edges, edges.find([(f"layers.0.attn.{letter}.weight", 4, 0)]), "zero") == 1
+    assert free_parameters(model, edges, edges.find([(f"layers.0.attn.{letter}.weight", 4, 0)]), Ablation("zero")) == 1
     both = edges.find([(f"layers.0.attn.{letter}.weight", row, 0) for row in (0, 4)])
-    assert free_parameters(model, edges, both, "zero") == 2
+    assert free_parameters(model, edges, both, Ablation("zero")) == 2
 
 
 def test_under_mean_ablation_every_bias_stays_and_is_counted() -> None:
     model = chain()
-    edges = Edges.of(model, "mean")
+    edges = Edges.of(model, with_biases=False)
     biases = 4 + 4 + 3 + 3  # queries, attention output, neurons, logits
-    assert free_parameters(model, edges, edges.find(EDGES), "mean") == 4 + 1 + biases
+    assert free_parameters(model, edges, edges.find(EDGES), Ablation("mean")) == 4 + 1 + biases
 
 
 def test_gains_of_concatenated_positions_are_counted_apart() -> None:
@@ -155,4 +156,4 @@ def test_gains_of_concatenated_positions_are_counted_apart() -> None:
     edges = Edges.of(model)
     # Channel 2 of the residual stream and channel 1 of the positions, which is channel 7 of what attention reads.
     kept = edges.find([("layers.0.attn.v.weight", 0, 2), ("layers.0.attn.v.weight", 0, 7)])
-    assert free_parameters(model, edges, kept, "zero") == 2
+    assert free_parameters(model, edges, kept, Ablation("zero")) == 2

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from sparselit.circuits.criterion import holds, margin
+from sparselit.circuits.criterion import Evaluation, margin
 from sparselit.circuits.problem import Problem
 
 #: Called as (stage, edges left).
@@ -27,12 +30,13 @@ class Found:
 
     Attributes:
         kept: boolean (edge,), the circuit's edges.
-        removals: by edge, the metrics when it alone is removed from the circuit.
-        complete: whether every edge was tried against the final circuit and is necessary.
+        removals: by unit (an edge, or what the problem's granularity removes as one), the metrics when it alone is
+            removed from the circuit.
+        complete: whether every unit was tried against the final circuit and is necessary.
     """
 
     kept: Tensor
-    removals: dict[int, dict[str, float]] = field(default_factory=dict)
+    removals: dict[str, dict[str, float]] = field(default_factory=dict)
     complete: bool = False
 
 
@@ -46,7 +50,7 @@ class Search(ABC):
         report: Report | None = None,
         deadline: float | None = None,
     ) -> Found:
-        """Search ``problem`` for a circuit from which no single edge can be removed.
+        """Search ``problem`` for a circuit from which no single unit can be removed.
 
         Args:
             problem: what is sought; its criterion must hold on ``start``.
@@ -57,6 +61,7 @@ class Search(ABC):
         Returns:
             The circuit with its certificate. After Ctrl-C or the deadline, the best set so far, not ``complete``.
         """
+        began = time.monotonic()
         found = Found(problem.all_edges() if start is None else start.clone())
 
         def tell(stage: str, edges: int) -> None:
@@ -66,10 +71,13 @@ class Search(ABC):
                 raise _OutOfTime
 
         try:
+            attempt(problem, found, problem.useful(found.kept))  # what cannot matter costs one evaluation altogether
             self.shrink(problem, found, tell)
             certify(problem, found, tell)
         except (KeyboardInterrupt, _OutOfTime):
             found.complete = False
+        problem.cost.seconds += time.monotonic() - began
+        problem.cost.peak_memory = _peak_memory(problem)
         return found
 
     @abstractmethod
@@ -77,31 +85,70 @@ class Search(ABC):
         """Remove edges from ``found.kept`` in place, never leaving a set that fails the criterion."""
 
 
+def attempt(problem: Problem, found: Found, trial: Tensor) -> bool:
+    """Take ``trial`` for the circuit if the task works with it, without what it leaves useless; one evaluation.
+
+    Args:
+        problem: what is sought.
+        found: its ``kept`` is replaced on success.
+        trial: boolean (edge,), a subset of ``found.kept``.
+    """
+    trial = problem.useful(trial)
+    if torch.equal(trial, found.kept):
+        return True
+    if not problem.works(trial):
+        return False
+    found.kept = trial
+    problem.focus(trial)
+    return True
+
+
+def without(kept: Tensor, edges: Tensor) -> Tensor:
+    """``kept`` (edge,) without the edges of these numbers."""
+    rest = kept.clone()
+    rest[edges] = False
+    return rest
+
+
 def certify(problem: Problem, found: Found, report: Report) -> None:
-    """Try to remove each edge of ``found.kept`` alone, over and over, until every single one is necessary.
+    """Try to remove each unit of ``found.kept`` alone, over and over, until every single one is necessary.
 
     A criterion is not monotone in general: an edge that was necessary may become superfluous once another is gone. So
-    the list is walked in a circle until as many edges in a row as the circuit has are necessary.
+    the list is walked in a circle until as many units in a row as the circuit has are necessary. An evaluation that was
+    given up early is finished at the end, so that the certificate says what each removal does to every example.
     """
     problem.focus(found.kept)
-    queue = deque(found.kept.nonzero()[:, 0].tolist())
     found.removals.clear()
-    while len(found.removals) < len(queue):
-        edge = queue.popleft()
-        trial = found.kept.clone()
-        trial[edge] = False
-        values = problem.values(trial)
-        if holds(problem.criterion, values):
-            found.removals.clear()  # first, so that Ctrl-C never leaves removals from a larger set
-            found.kept = trial
+    units = problem.units(found.kept)
+    queue = deque(units)
+    necessary: dict[str, Evaluation] = {}  # of the present circuit
+    while len(necessary) < len(queue):
+        name = queue.popleft()
+        evaluation = problem.evaluation(without(found.kept, units[name]))
+        if evaluation.holds():
+            found.kept = without(found.kept, units[name])
+            necessary.clear()
             problem.focus(found.kept)
+            units = problem.units(found.kept)
+            queue = deque(unit for unit in queue if unit in units)
         else:
-            found.removals[edge] = values
-            queue.append(edge)
+            necessary[name] = evaluation
+            queue.append(name)
+        report("certificate", len(queue))
+    for name in units:
+        found.removals[name] = necessary[name].values()
         report("certificate", len(queue))
     found.complete = True
 
 
 def smallest_failure(problem: Problem, found: Found) -> float:
-    """By how much the criterion fails, at the least, when any one edge is removed (positive)."""
+    """By how much the criterion fails, at the least, when any one unit is removed (positive)."""
     return min((-margin(problem.criterion, values) for values in found.removals.values()), default=0.0)
+
+
+def _peak_memory(problem: Problem) -> float:
+    device = next(problem.model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
