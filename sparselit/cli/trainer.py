@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sparselit.checkpoint import load_checkpoint
+from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.discovering import Discovered, discover
 from sparselit.errors import SparselitError
 
@@ -86,7 +87,7 @@ class ExperimentTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         output: str | None = None,
-    ) -> Discovered:
+    ) -> list[Discovered | NoCircuitError]:
         """Find the circuit of a checkpoint and write it.
 
         Args:
