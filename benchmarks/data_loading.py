@@ -3,7 +3,7 @@
     python benchmarks/data_loading.py
 
 One thread, a model of the size that the shipped configurations train (2 layers, 32 channels), batches of 128 prompts.
-Medians of 200 steps, so that other programs on the machine do not matter; the exit code is 1 where a share is above 5 %.
+Medians of 200 steps, so that other programs on the machine do not matter; exit code 1 where a share is above 5 %.
 """
 
 from __future__ import annotations
