@@ -6,7 +6,7 @@ from typing import Literal
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
 from sparselit.circuits.ablation import as_ablation
-from sparselit.circuits.search import GroupTesting, Report, Search
+from sparselit.circuits.search import Auto, Report, Search
 from sparselit.circuits.units import Granularity
 from sparselit.discovery import Begin, Discovery
 from sparselit.errors import SparselitError
@@ -21,7 +21,7 @@ class CircuitDiscovery(Discovery):
             a ``task_loss`` of at most 0.15 and an ``accuracy`` of at least 0.99.
         ablation: what a removed edge contributes: nothing (``zero``), its mean over the task (``mean``), what it is on
             the prompt's counterpart (``resample``), or a mapping of kind, distribution, per and norm.
-        search: how candidates are chosen; default group testing over a ranking by integrated gradients.
+        search: how candidates are chosen; default :class:`Auto`, coarse to fine.
         margin: how far the search tightens the bounds towards perfection, in [0, 1), because a minimal circuit sits on
             its bound and must still hold on the selection split.
         max_seconds: longest a search may take; an unfinished one gives a circuit that is not certified. Null for no
@@ -58,7 +58,7 @@ class CircuitDiscovery(Discovery):
         self.criterion = criterion
         self.ablation = as_ablation(ablation)
         self.granularity: Granularity = granularity
-        self.search = search or GroupTesting()
+        self.search = search or Auto()
         self.margin = margin
         self.max_seconds = max_seconds
 

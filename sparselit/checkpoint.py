@@ -29,6 +29,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         SparselitError: the file is missing, truncated or not such a checkpoint.
     """
     path = Path(path)
+    checkpoint = read_tensors(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise SparselitError(f"checkpoint {str(path)!r} was not written by sparselit fit: it has no state_dict")
+    return checkpoint
+
+
+def read_tensors(path: Path) -> Any:
+    """Read a file of tensors and plain values onto the CPU; a pickled object in it is refused, not executed.
+
+    Args:
+        path: file that ``torch.save`` wrote.
+
+    Raises:
+        SparselitError: the file is missing, truncated or holds something else.
+    """
     if not path.exists():
         raise SparselitError(f"checkpoint {str(path)!r} does not exist")
     if not path.is_file():
@@ -36,7 +51,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # about files that are no checkpoints anyway
             warnings.simplefilter("ignore", UserWarning)
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         if "Unsupported global" in str(error):
             raise SparselitError(
@@ -46,9 +61,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError):
         # What torch raises for a damaged archive depends on where the file breaks off.
         raise SparselitError(_unreadable(path)) from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise SparselitError(f"checkpoint {str(path)!r} was not written by sparselit fit: it has no state_dict")
-    return checkpoint
 
 
 def _unreadable(path: Path) -> str:

@@ -18,6 +18,7 @@ ALLOWED = {
     "transformer": WORDS | {"sites", "checkpoint"},
     "sparsity": WORDS,
     "circuits": TENSORS,
+    "interop": TENSORS,
 }
 
 

@@ -17,7 +17,7 @@ from sparselit.circuits.criterion import Bound, Criterion, holds, is_relative, m
 from sparselit.circuits.evidence import collect, rounded
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
-from sparselit.circuits.search import Found, GroupTesting, Report, Search
+from sparselit.circuits.search import Auto, Found, Report, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.units import Granularity
 from sparselit.errors import SparselitError
@@ -54,7 +54,7 @@ def discover(
         behaviour: the splits.
         criterion: the stated bounds.
         ablation: what a removed edge contributes: a kind's name, its arguments, or an :class:`Ablation`.
-        search: how to search; default :class:`GroupTesting`.
+        search: how to search; default :class:`Auto`.
         margin: how far the search's bounds are moved towards perfection, in [0, 1).
         progress: called as (stage, edges left) while the search runs.
         max_seconds: longest the searches may take together; null for no limit.
@@ -70,7 +70,7 @@ def discover(
     """
     if not 0 <= margin < 1:
         raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
-    search = search or GroupTesting()
+    search = search or Auto()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     seed: Tensor | None = None  # edges to begin with, where there are some
     for tighter in TIGHTER:

@@ -84,7 +84,7 @@ def masked_logits(
         for name, mask in masks.items():
             removed, bundle = parameters[name] * (1 - mask.to(parameters[name].dtype)), bundles[name]
             if replacement.ablation.kind == "resample":
-                edit = _adding(_contribution(removed, bundle, known.sources, at))
+                edit = _adding(_contribution(removed, bundle, known.sources, at), at)
             else:
                 edit = _adding_mean(_into(replacement.means[name], removed, bundle), replacement, tokens, at)
             edits[bundle.target] = _both(edits[bundle.target], edit) if bundle.target in edits else edit
@@ -94,13 +94,32 @@ def masked_logits(
 
 
 def answer_logits(
-    model: Transformer, edges: Edges, replacement: Replacement, kept: Tensor, examples: Examples
+    model: Transformer,
+    edges: Edges,
+    replacement: Replacement,
+    kept: Tensor,
+    examples: Examples,
+    full: Transformer | None = None,
 ) -> Tensor:
-    """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges, by the plain masked forward pass."""
+    """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges, by the plain masked forward pass.
+
+    Args:
+        model: the model, or a compacted one.
+        edges: its edges.
+        replacement: what a removed edge contributes.
+        kept: boolean (edge,).
+        examples: the prompts.
+        full: the full model where ``model`` is a compacted one; it has the frozen norms and the counterparts.
+    """
     device = next(model.parameters()).device
     masks = {name: mask.to(device) for name, mask in edges.masks(kept).items()}
     parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
-    return torch.cat([masked_logits(model, masks, replacement, p.tokens, p.length - 1, p.corrupted) for p in parts])
+    logits = []
+    for part in parts:
+        at = part.length - 1
+        known = context(full or model, replacement, part.tokens, part.corrupted, at)
+        logits.append(masked_logits(model, masks, replacement, part.tokens, at, part.corrupted, known))
+    return torch.cat(logits)
 
 
 def _into(source: Tensor, removed: Tensor, bundle: Matrix) -> Tensor:
@@ -118,9 +137,17 @@ def _contribution(removed: Tensor, bundle: Matrix, sources: Mapping[str, Tensor]
     return _into(sources[bundle.source], removed, bundle)
 
 
-def _adding(offset: Tensor) -> Edit:
-    """Add what is there for each prompt; a table over positions is cut to the prompts' length."""
-    return lambda x: x + (offset if offset.ndim == 3 else offset[: x.shape[1]])
+def _adding(offset: Tensor, at: Tensor | None) -> Edit:
+    """Add what is there for each prompt and position; only the answers' rows where only those are computed."""
+
+    def edit(x: Tensor) -> Tensor:
+        if offset.ndim == 2:  # a table over positions
+            return x + offset[: x.shape[1]]
+        if at is not None and x.shape[1] == 1 < offset.shape[1]:
+            return x + offset.gather(1, at[:, None, None].expand(-1, 1, offset.shape[-1]))
+        return x + offset
+
+    return edit
 
 
 def _adding_mean(table: Tensor, replacement: Replacement, tokens: Tensor, at: Tensor | None) -> Edit:

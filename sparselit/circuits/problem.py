@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,12 @@ class Problem:
         """What can be removed from ``kept``, one by one: sets of edges by name."""
         return units_of(self.model, self.edges, kept, self.granularity)
 
+    def at(self, granularity: Granularity) -> Problem:
+        """The same problem with another granularity; what is spent on it counts here."""
+        other = copy(self)
+        other.granularity = granularity
+        return other
+
     def useful(self, kept: Tensor) -> Tensor:
         """``kept`` without the edges that cannot matter under this ablation."""
         return useful(self.model, self.edges, kept) if self.ablation.kind == "zero" else kept
@@ -104,14 +111,29 @@ class Problem:
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
         small = self._covering(kept)
+        if small is None and 2 * int(kept.sum()) < len(kept):
+            small = compact(self.model, self.edges, kept, self.replacement)
         if small is None:
             return self.naive_logits(kept, examples)
-        return answer_logits(small.model, small.edges, small.replacement, kept[small.origin], examples)
+        chosen = kept[small.origin]
+        return answer_logits(small.model, small.edges, small.replacement, chosen, examples, self.model)
 
     @torch.no_grad()
     def naive_logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """As :meth:`logits` on the full model, by the slowest and simplest path."""
         return answer_logits(self.model, self.edges, self.replacement, kept, examples)
+
+    def soft_logits(self, shares: Tensor, examples: Examples) -> Tensor:
+        """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares."""
+        model, edges, replacement, chosen = self.model, self.edges, self.replacement, shares
+        small = self._covering(shares.detach() > 0)
+        if small is not None:
+            model, edges, replacement, chosen = small.model, small.edges, small.replacement, shares[small.origin]
+        device = examples.tokens.device
+        masks = {name: mask.to(device) for name, mask in edges.masks(chosen).items()}
+        at = examples.length - 1
+        known = context(self.model, self.replacement, examples.tokens, examples.corrupted, at)
+        return masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted, known)
 
     def evaluation(self, kept: Tensor) -> Evaluation:
         """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""

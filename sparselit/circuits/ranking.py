@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import task_loss
-from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.problem import Problem
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
@@ -30,11 +29,8 @@ def mask_gradient(problem: Problem, share: float, examples: Examples, embedding:
         embedding: edit of the embedded prompts, if any.
     """
     opened = torch.full((len(problem.edges),), share, requires_grad=True)
-    device = examples.tokens.device
-    masks = {name: mask.to(device) for name, mask in problem.edges.masks(opened).items()}
-    at = examples.length - 1
     with problem.model.sites.edited(after={} if embedding is None else {"embed": embedding}):
-        logits = masked_logits(problem.model, masks, problem.replacement, examples.tokens, at, examples.corrupted)
+        logits = problem.soft_logits(opened, examples)
         (gradient,) = torch.autograd.grad(task_loss(logits, examples).mean(), opened)
     problem.cost.forwards += 1
     problem.cost.backwards += 1

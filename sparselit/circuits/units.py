@@ -36,7 +36,7 @@ def units_of(model: Transformer, edges: Edges, kept: Tensor, granularity: Granul
     if granularity == "weight":
         flags = edges.is_bias.tolist()
         places = edges.places()
-        return {place_name(*places[i], is_bias=flags[i]): chosen[n, None] for n, i in enumerate(chosen.tolist())}
+        return {place_name(places[i], flags[i]): chosen[n, None] for n, i in enumerate(chosen.tolist())}
     members: dict[str, list[int]] = {}
     for i in chosen.tolist():
         for name in dict.fromkeys(_names(model, edges, i, granularity)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -123,14 +124,18 @@ class Edges:
     def __len__(self) -> int:
         return len(self.matrix)
 
+    @cached_property
+    def _members(self) -> list[Tensor]:
+        """Numbers of the edges of each tensor."""
+        return [(self.matrix == i).nonzero()[:, 0] for i in range(len(self.names))]
+
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
         """One tensor per matrix or vector, in its shape, that holds ``kept`` (edge,) at the edges and zero elsewhere.
 
         Booleans give boolean masks; a float tensor gives differentiable ones.
         """
         masks = {}
-        for i, name in enumerate(self.names):
-            here = self.matrix == i
+        for name, here in zip(self.names, self._members, strict=True):
             empty = torch.zeros(self.shapes[name], dtype=kept.dtype, device=kept.device)
             index = (self.row[here], self.column[here])[: empty.ndim]
             masks[name] = empty.index_put(index, kept[here])
@@ -159,8 +164,9 @@ class Edges:
         return kept
 
 
-def place_name(parameter: str, row: int, column: int, is_bias: bool) -> str:
-    """A place in a tensor as text."""
+def place_name(place: tuple[str, int, int], is_bias: bool) -> str:
+    """A place as text: ``layers.0.attn.q.weight[5,2]``, of a bias ``layers.0.attn.q.bias[5]``."""
+    parameter, row, column = place
     return f"{parameter}[{row}]" if is_bias else f"{parameter}[{row},{column}]"
 
 

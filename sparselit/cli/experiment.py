@@ -27,7 +27,7 @@ from sparselit.cli.interruption import Interrupted, Interruption
 from sparselit.cli.noise import quieten
 from sparselit.cli.outcome import files, measure, result_lines
 from sparselit.cli.plugins import load_plugins
-from sparselit.cli.resume import check_fit, data_changes
+from sparselit.cli.resume import check_fit, check_training_state, data_changes
 from sparselit.cli.trainer import Events
 from sparselit.discovery import FOLDER, Discovery
 from sparselit.errors import SparselitError
@@ -111,6 +111,8 @@ class Experiment(CommandLine):
         """Check what can be checked without computing, then run."""
         if self.start is not None:
             check_fit(self.start, self.model, self.datamodule)
+            if subcommand == "fit":
+                check_training_state(self.start)
             self.notes += data_changes(self.start, self.datamodule) if self.start.folder else ()
         if subcommand != "fit":
             self._tell_notes()

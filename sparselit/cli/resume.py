@@ -94,6 +94,18 @@ def check_fit(start: Start, model: LightningModule, data: LightningDataModule | 
             )
 
 
+def check_training_state(start: Start) -> None:
+    """Refuse to train on from a checkpoint that is a model only, as ``sparselit convert`` writes it.
+
+    Raises:
+        SparselitError: the state of the optimizer or of the loops is not there.
+    """
+    if not {"optimizer_states", "loops"} <= start.content.keys():
+        raise SparselitError(
+            f"{shown(start.path)} holds a model and no state of its training; fit cannot go on from there"
+        )
+
+
 def _check_vocabulary(start: Start, data: LightningDataModule) -> None:
     state: Mapping[str, Any] = data.state_dict()
     saved = start.content.get(type(data).__qualname__)

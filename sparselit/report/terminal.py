@@ -149,13 +149,13 @@ def _edges(circuit: Circuit) -> Iterator[str]:
             group = name
             title = f"{_cut(name, 28)}  {places[source[0]]} → {places[target[0]]}"
             yield from ("", f"{_cut(title, 56):<58}{'weight':>10}{'removed':>12}")
-        removed = _removed(rows.get(place_name(name, row, column, is_bias=False), {}), metric)
+        removed = _removed(rows.get(place_name((name, row, column), is_bias=False), {}), metric)
         texts = [_cut(node_text(circuit, node), 26) for node in (source, target)]
         yield f"  {texts[0]:>26} → {texts[1]:<27}{weight:>10.4f}{removed}"
     if circuit.biases:
         yield from ("", f"{'Biases that stay':<58}{'value':>10}{'removed':>12}")
     for name, channel, value in circuit.biases:
-        removed = _removed(rows.get(place_name(name, channel, 0, is_bias=True), {}), metric)
+        removed = _removed(rows.get(place_name((name, channel, 0), is_bias=True), {}), metric)
         yield f"  {_cut(f'{name}[{channel}]', 55):<56}{value:>10.4f}{removed}"
 
 

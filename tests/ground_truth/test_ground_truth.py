@@ -7,7 +7,6 @@ the unique minimal circuit, and the search must find exactly that, whatever the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -15,20 +14,20 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits import Behaviour, discover
-from sparselit.circuits.criterion import holds, measure
+from sparselit.circuits.criterion import measure
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search import Found, GroupTesting
 
 from .cases import (
     Case,
-    Place,
     conjunction,
     copy_last,
     copy_offset,
     identity_with_cancelling_pair,
     match_quotes,
 )
+from .truth import Truth, members
 
 UNIQUE: dict[str, Callable[..., Case]] = {
     "copy the last token": copy_last,
@@ -59,51 +58,6 @@ class Ordered(GroupTesting):
 
 
 ORDERS = ["gradients", "gradients, upside down", "forward", "backward", *(f"random {seed}" for seed in range(4))]
-
-
-class Truth:
-    """Answers about a case, by the naive masked forward pass over the whole domain and by nothing else."""
-
-    def __init__(self, case: Case, kind: Any = "zero") -> None:
-        self.case = case
-        self.problem = Problem(case.model, case.domain, case.criterion, kind)
-        self.everything = self.problem.all_edges()
-
-    def passes(self, kept: Tensor) -> bool:
-        return holds(self.case.criterion, measure(self.problem.naive_logits(kept, self.case.domain), self.case.domain))
-
-    def without(self, kept: Tensor, *edges: int) -> Tensor:
-        trial = kept.clone()
-        trial[list(edges)] = False
-        return trial
-
-    def ness(self) -> Tensor:
-        """Weights whose single removal from the full model breaks the criterion."""
-        necessary = [i for i in range(len(self.everything)) if not self.passes(self.without(self.everything, i))]
-        return torch.isin(torch.arange(len(self.everything)), torch.tensor(necessary))
-
-    def is_minimal(self, kept: Tensor) -> bool:
-        return self.passes(kept) and not any(self.passes(self.without(kept, i)) for i in members(kept))
-
-    def places(self, kept: Tensor) -> set[Place]:
-        return {self.problem.edges.describe(i) for i in members(kept)}
-
-    def minimal_circuits(self) -> list[frozenset[int]]:
-        """All sets of edges that pass and of which no subset passes, by enumeration of all sets, small ones first."""
-        found: list[frozenset[int]] = []
-        n = len(self.everything)
-        for size in range(n + 1):
-            for chosen in combinations(range(n), size):
-                if not any(smaller <= set(chosen) for smaller in found):
-                    kept = torch.zeros(n, dtype=torch.bool)
-                    kept[list(chosen)] = True
-                    if self.passes(kept):
-                        found.append(frozenset(chosen))
-        return found
-
-
-def members(kept: Tensor) -> list[int]:
-    return kept.nonzero()[:, 0].tolist()
 
 
 def searched(case: Case, order: str, kind: Any = "zero") -> Found:
@@ -153,8 +107,10 @@ def test_group_testing_finds_exactly_it_in_every_order(unique: tuple[Truth, Tens
 def test_its_certificate_is_the_damage_of_each_removal_by_the_naive_path(unique: tuple[Truth, Tensor]) -> None:
     truth, ness = unique
     found = searched(truth.case, "gradients")
-    assert set(found.removals) == set(members(ness))
-    for edge, values in found.removals.items():
+    edges = {name: int(unit) for name, unit in truth.problem.units(ness).items()}
+    assert found.removals.keys() == edges.keys()
+    for name, values in found.removals.items():
+        edge = edges[name]
         logits = truth.problem.naive_logits(truth.without(ness, edge), truth.case.domain)
         assert values == pytest.approx(measure(logits, truth.case.domain), abs=1e-5)
 

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import Ranking, check_ranking, rank
-from sparselit.circuits.search.base import Found, Report, Search, attempt, without
+from sparselit.circuits.search.base import Found, Report, attempt, without
+from sparselit.circuits.search.ranked import RankedSearch
 
 
-class GroupTesting(Search):
+class GroupTesting(RankedSearch):
     """Generalised binary splitting (Hwang 1972) over a ranking.
 
     Units are taken from the least to the most important. A group whose removal keeps the task working is gone after one
     evaluation; otherwise bisection finds the first unit in it that is necessary. Groups grow where removal succeeds and
     shrink to single units where every one counts.
 
-    Args:
-        steps: points of the integrated rankings, at least 1.
-        examples: discovery examples used for the ranking, at least 1.
-        ranking: order in which edges are tried.
-        seed: of the random ranking.
-
-    Raises:
-        SparselitError: a value is out of range; the message names it.
+    Takes the arguments of :class:`RankedSearch`.
     """
-
-    def __init__(
-        self, steps: int = 10, examples: int = 256, ranking: Ranking = "integrated_mask", seed: int = 0
-    ) -> None:
-        check_ranking(ranking, steps, examples)
-        self.steps = steps
-        self.examples = examples
-        self.ranking: Any = ranking
-        self.seed = seed
-
-    def rank(self, problem: Problem) -> Tensor:
-        """Importance (edge,); overridden by searches that try the edges in another order."""
-        return rank(problem, self.ranking, self.steps, self.examples, self.seed)
 
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         """Remove groups of units in place, least important first."""
-        queue = ordered_units(problem, found.kept, self.rank(problem))
+        queue = self.ordered(problem, found.kept)
         size = max(1, len(queue) // 2)
         while queue:
             size = min(size, len(queue))
@@ -63,19 +41,6 @@ class GroupTesting(Search):
                 queue = _left(queue[high:], found)
                 size = max(1, low)
             report("group testing", int(found.kept.sum()))
-
-
-def ordered_units(problem: Problem, kept: Tensor, importance: Tensor) -> list[Tensor]:
-    """The edges (index,) of each unit of ``kept``, least important first; a unit counts as much as its edges together.
-
-    Args:
-        problem: its granularity says what a unit is.
-        kept: boolean (edge,).
-        importance: (edge,), at least 0.
-    """
-    units = list(problem.units(kept).values())
-    weights = torch.stack([importance[unit].sum() for unit in units]) if units else torch.zeros(0)
-    return [units[i] for i in torch.argsort(weights, stable=True).tolist()]
 
 
 def _left(queue: list[Tensor], found: Found) -> list[Tensor]:

@@ -1,0 +1,45 @@
+"""The default search: coarse to fine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.base import Found, Report, Search
+from sparselit.circuits.search.group_testing import GroupTesting
+from sparselit.circuits.search.soft_masks import SoftMasks
+from sparselit.circuits.units import Granularity
+
+
+class Auto(Search):
+    """Removes whole parts by group testing, then weights by soft masks, all against each other.
+
+    Args:
+        coarse: granularities that go first, one after the other; default heads.
+        steps: steps of the soft masks, at least 1.
+        batch: discovery examples in each of these steps, at least 1.
+        seed: of their batches.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    def __init__(
+        self, coarse: Sequence[Granularity] | None = None, steps: int = 200, batch: int = 128, seed: int = 0
+    ) -> None:
+        self.coarse: list[Granularity] = ["head"] if coarse is None else list(coarse)
+        self.steps = steps
+        self.batch = batch
+        self.seed = seed
+        self._masks = SoftMasks(steps, batch=batch, seed=seed)
+
+    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+        """Each stage begins with what the one before left."""
+        for granularity in self.coarse:
+            # So few parts need no ranking that costs passes.
+            GroupTesting("magnitude").shrink(problem.at(granularity), found, report)
+            problem.focus(found.kept)
+        if problem.granularity == "weight":
+            self._masks.shrink(problem, found, report)
+        else:
+            GroupTesting().shrink(problem, found, report)

@@ -1,0 +1,97 @@
+"""What the searches by gradient descent share: a loss on one side, a penalty on what is open on the other."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.criterion import METRICS, Bound
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.base import Found, Report, Search, attempt
+from sparselit.errors import SparselitError
+
+#: The loss that is kept low where the criterion bounds none.
+_DEFAULT = Bound("task_loss", at_most=0.1)
+#: Steps between two tries of what is open as a circuit, and tries without a smaller one after which it ends.
+_TRY_EVERY, _PATIENCE = 10, 5
+
+
+class LearnedMasks(Search):
+    """Gradient descent on the criterion's loss plus a penalty on what is open; subclasses say what a gate is.
+
+    The penalty grows while the running loss is below 0.7 of the bound and falls above it, so that nothing has to be
+    tuned. Every ten steps the edges that are open at all are tried as a circuit, fully open; the smallest set that
+    meets the criterion is the result, and five tries without a smaller one end the descent.
+
+    Args:
+        steps: steps of gradient descent, at least 1.
+        lr: Adam's learning rate of the gates' parameters, above 0.
+        batch: discovery examples in each step, at least 1.
+        seed: of the batches, and of the noise where there is some.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    def __init__(self, steps: int = 200, lr: float = 0.05, batch: int = 128, seed: int = 0) -> None:
+        for key, value in (("steps", steps), ("batch", batch)):
+            if value < 1:
+                raise SparselitError(f"search.{key} must be at least 1, got {value}")
+        if not lr > 0:
+            raise SparselitError(f"search.lr must be positive, got {lr}")
+        self.steps = steps
+        self.lr = lr
+        self.batch = batch
+        self.seed = seed
+
+    @abstractmethod
+    def start(self, problem: Problem, kept: Tensor) -> Tensor:
+        """The gates' parameters before the first step, all open."""
+
+    @abstractmethod
+    def shares(self, parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Share (edge,) by which each edge is open, in [0, 1], and the size that is penalised, a scalar."""
+
+    @abstractmethod
+    def opened(self, parameters: Tensor) -> Tensor:
+        """The edges that are open at all, boolean (edge,)."""
+
+    def project(self, parameters: Tensor) -> None:
+        """Bring the parameters back into their range after a step, in place."""
+        return
+
+    @torch.enable_grad()
+    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+        """Close gates by gradient descent, and keep the smallest open set that works."""
+        bound = next((b for b in problem.criterion if b.at_most is not None and b.metric != "kl_max"), _DEFAULT)
+        loss_of, target = METRICS[bound.metric], 0.7 * (bound.at_most or 0.0)
+        device, n = problem.discovery.answer.device, len(problem.discovery.answer)
+        generator = torch.Generator().manual_seed(self.seed)
+        parameters = self.start(problem, found.kept).requires_grad_()
+        optimizer = torch.optim.Adam([parameters], lr=self.lr, betas=(0.9, 0.95))
+        idle, shrunk = 0, False
+        running, penalty = target, 1e-3 * max(target, 1e-3)
+        for step in range(1, self.steps + 1):
+            chosen = torch.randint(n, (min(self.batch, n),), generator=generator).to(device)
+            some = problem.discovery.select(chosen)
+            reference = None if problem.reference is None else problem.reference[chosen]
+            shares, size = self.shares(parameters, generator)
+            loss = loss_of(problem.soft_logits(shares * found.kept, some), some, reference).mean()
+            (parameters.grad,) = torch.autograd.grad(loss + penalty * size, parameters)
+            problem.cost.forwards += 1
+            problem.cost.backwards += 1
+            optimizer.step()
+            running = 0.9 * running + 0.1 * float(loss.detach())
+            penalty *= 1.05 if running < target else 0.95
+            with torch.no_grad():
+                self.project(parameters)
+                if step % _TRY_EVERY == 0 or step == self.steps:
+                    opened = self.opened(parameters) & found.kept
+                    smaller = int(opened.sum()) < int(found.kept.sum()) and attempt(problem, found, opened)
+                    idle = 0 if smaller or not shrunk else idle + 1
+                    shrunk = shrunk or smaller
+                    report("masks", int(found.kept.sum()))
+                    if idle == _PATIENCE:
+                        return

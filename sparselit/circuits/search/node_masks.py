@@ -1,0 +1,54 @@
+"""Learned node masks: the search of Gao et al. 2025 (§2.4), with a controller instead of a tuned penalty."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.learned import LearnedMasks
+
+
+class _Step(torch.autograd.Function):
+    """Heaviside step forwards, the derivative of a sigmoid backwards."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        """One where ``x`` is above zero."""
+        context.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        """As if the step had been a sigmoid."""
+        (x,) = context.saved_tensors  # type: ignore[attr-defined]
+        sigmoid = torch.sigmoid(x)
+        return gradients[0] * sigmoid * (1 - sigmoid)
+
+
+class NodeMasks(LearnedMasks):
+    """One gate for each node (site, channel): Heaviside forwards, sigmoid backwards; an edge needs both its nodes.
+
+    Under mean ablation a closed node has its mean. The certificate then goes down to single weights, unless the
+    problem's granularity is ``channel``, as in the paper.
+    """
+
+    def start(self, problem: Problem, kept: Tensor) -> Tensor:
+        """All nodes open by the same margin."""
+        units = problem.at("channel").units(kept)
+        always = len(units)  # for ends that are tokens, positions or logits
+        self._ends = torch.full((2, len(kept)), always)
+        filled = torch.zeros(len(kept), dtype=torch.long)
+        for number, edges in enumerate(units.values()):
+            self._ends[filled[edges], edges] = number
+            filled[edges] += 1
+        return torch.cat([torch.ones(always), torch.full((1,), torch.inf)])
+
+    def shares(self, parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """An edge is open where both ends are; the size is the number of open nodes."""
+        gates: Tensor = _Step.apply(parameters)
+        return gates[self._ends[0]] * gates[self._ends[1]], gates.sum()
+
+    def opened(self, parameters: Tensor) -> Tensor:
+        """Edges between two open nodes."""
+        return (parameters > 0)[self._ends].all(0)

@@ -1,0 +1,34 @@
+"""Soft masks: every edge is closed a little at a time, and all of them against each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.learned import LearnedMasks
+
+
+class SoftMasks(LearnedMasks):
+    """Projected gradient descent on a mask in [0, 1] over edges, with a penalty on its sum.
+
+    Each edge is open by a share of its own. Every step of Adam is projected back onto [0, 1], so that shares reach zero
+    exactly and can come back. It needs no noise, so that it is repeatable. Unlike a greedy search it weighs all
+    removals against each other, which is what finds small circuits under mean ablation (``docs/searches.md``).
+    """
+
+    def start(self, problem: Problem, kept: Tensor) -> Tensor:
+        """All kept edges fully open."""
+        return kept.float()
+
+    def shares(self, parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The parameters are the shares."""
+        return parameters, parameters.sum()
+
+    def opened(self, parameters: Tensor) -> Tensor:
+        """Shares above zero."""
+        return parameters > 0
+
+    def project(self, parameters: Tensor) -> None:
+        """Onto [0, 1]."""
+        parameters.clamp_(0, 1)
