@@ -18,8 +18,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import geometric_mean, mean
 from typing import Any
 
+from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.files import read_circuit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +38,7 @@ Made by `python benchmarks/suite.py`; do not edit. One row is one run of a shipp
 *Accuracy* is the full sparse model's on held-out prompts, *circuit* the accuracy of the circuit alone on them, *out of
 distribution* the model's on prompts of another kind (each task's help says which), *null* the number of edges that a
 random order needs before the same criterion holds. Every circuit with a number of edges is certified: no single edge
-can go. Seconds are of one run on a machine that others used too.
+can go. Of a mixture these are means over its tasks. Seconds are of one run on a machine that others used too.
 
 | configuration | seed | accuracy | density | edges | nodes | circuit | out of distribution | null | seconds |
 |---|---|---|---|---|---|---|---|---|---|
@@ -123,14 +125,22 @@ def collect(folder: Path) -> dict[str, Any]:
         "seconds": number(r"^- training .* ([\d.,]+) s$"),
         "edges": None,
     }
-    paths = sorted((folder / "circuits").glob("step=*[0-9].json"), key=lambda path: int(path.stem.partition("=")[2]))
-    if paths:
-        circuit = read_circuit(paths[-1])
-        if circuit.certificate["complete"]:
-            row |= {key: circuit.size[key] for key in ("edges", "nodes", "free")}
-            row["circuit"] = circuit.evidence["held_out"]["accuracy"]
-            row["null"] = circuit.evidence["nulls"]["random_orders"]["median"]
+    folders = [folder / "circuits", *sorted(path.parent for path in folder.glob("circuits/*/prompts"))]
+    found = [newest for path in folders if (newest := newest_circuit(path)) is not None]
+    if found:  # of a mixture, means over its tasks: geometric ones of sizes
+        several = len(found) > 1
+        for key in ("edges", "nodes", "free"):
+            row[key] = round(geometric_mean(max(c.size[key], 1) for c in found), 1) if several else found[0].size[key]
+        row["circuit"] = round(mean(c.evidence["held_out"]["accuracy"] for c in found), 6)
+        row["null"] = round(geometric_mean(c.evidence["nulls"]["random_orders"]["median"] for c in found))
     return row
+
+
+def newest_circuit(folder: Path) -> Circuit | None:
+    """The certified circuit of the last step that was searched."""
+    paths = sorted(folder.glob("step=*[0-9].json"), key=lambda path: int(path.stem.partition("=")[2]))
+    circuit = read_circuit(paths[-1]) if paths else None
+    return circuit if circuit and circuit.certificate["complete"] else None
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
