@@ -60,6 +60,8 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
     assert ran == ["one", "", "two"]
     (tmp_path / "configs" / "one.yaml").write_text(f"{HEADER}data: other\n")
     (tmp_path / "configs" / "two.yaml").write_text(f"# another comment\n{HEADER}data: two\n")
+    assert suite.main(["--table"]) == 0
+    assert "| one |" not in (tmp_path / "suite.md").read_text()  # of another configuration
     suite.main([])
     assert ran == ["one", "", "two", "one"]
     rows = [line for line in (tmp_path / "suite.md").read_text().splitlines() if line.startswith(("| one", "| two"))]

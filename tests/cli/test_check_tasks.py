@@ -49,6 +49,7 @@ def test_a_task_of_the_users_own_folder_is_found_by_its_import_path(sparselit: C
     ("name", "message"),
     [
         ("Paritty", "no task is called 'Paritty'; did you mean 'Parity'?"),
+        ("FileTask", "FileTask cannot be made without arguments"),
         ("nowhere.Task", "no task is called 'nowhere.Task': No module named 'nowhere'"),
     ],
 )
