@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.wiring import matrices
@@ -39,6 +41,37 @@ def without_circuit(model: Transformer) -> dict[str, float]:
     size = {"edges": nonzeros(model), "nodes": channels(model), "null_edges": nonzeros(model)}
     guess = math.log(model.unembed.out_features)
     return {"found": 0.0, **size, "loss": guess, "accuracy": 0.0, "necessity": 0.0, "unexplained": 1.0}
+
+
+def combined(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What is logged of several circuits of one model: those of its tasks, and what they amount to.
+
+    Sizes are geometric means, as in Gao et al. 2025, §3; ``found`` says whether all were; scores are plain means.
+
+    Args:
+        found: figures by task; a single task, whose name is empty, has them unchanged.
+    """
+    if list(found) == [""]:
+        return dict(found[""])
+    values = {
+        f"{task}/{name}": of[name] for task, of in found.items() for name in ("edges", "nodes", "loss", "accuracy")
+    }
+    for name in next(iter(found.values())):
+        each = [of[name] for of in found.values()]
+        if name == "found":
+            values[name] = min(each)
+        elif name in ("edges", "nodes", "null_edges"):
+            values[name] = math.exp(sum(math.log(max(value, 1.0)) for value in each) / len(each))
+        else:
+            values[name] = sum(each) / len(each)
+    return values
+
+
+def overlap(circuits: Sequence[Circuit]) -> float:
+    """Share of edges that two of the circuits have in common, of those that either has; the mean over all pairs."""
+    edges = [{tuple(edge[:3]) for edge in circuit.edges} for circuit in circuits]
+    shares = [len(one & other) / max(len(one | other), 1) for one, other in combinations(edges, 2)]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def nonzeros(model: Transformer) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sparselit.encoding import Tokenizer
 from sparselit.errors import SparselitError
 from sparselit.splits import Example
 
@@ -40,12 +41,12 @@ class Contract:
     """What the examples of one task have to keep.
 
     Attributes:
-        index: token of each character of the vocabulary.
+        tokenizer: cuts prompts into tokens.
         max_length: tokens in the longest prompt.
         strata: names of the strata.
     """
 
-    index: Mapping[str, int]
+    tokenizer: Tokenizer
     max_length: int
     strata: tuple[str, ...]
 
@@ -62,23 +63,25 @@ class Contract:
 
     def _fault(self, example: Example) -> str | None:
         prompt, answer, wrong, corrupted, stratum = example
-        index = self.index
+        index = self.tokenizer.index
         if not isinstance(prompt, str) or not prompt:
-            return "the prompt must be a text of at least one character"
-        if len(prompt) > self.max_length:
-            return f"the prompt has {len(prompt)} characters and max_length is {self.max_length}"
-        for key, text in (("prompt", prompt), ("corrupted", corrupted or "")):
-            if any(character not in index for character in text):
-                strange = next(character for character in text if character not in index)
+            return "the prompt must be a text of at least one token"
+        if not (corrupted is None or isinstance(corrupted, str)):
+            return "the counterpart must be a text or null"
+        words, other = self.tokenizer.words(prompt), self.tokenizer.words(corrupted or "")
+        if len(words) > self.max_length:
+            return f"the prompt has {len(words)} tokens and max_length is {self.max_length}"
+        for key, found in (("prompt", words), ("corrupted", other)):
+            if strange := next((word for word in found if word not in index), None):
                 return f"{strange!r} of the {key} is not in the vocabulary"
-        if answer not in index:
-            return f"the answer {answer!r} is not one character of the vocabulary"
-        if wrong not in index:
-            return f"the wrong answer {wrong!r} is not one character of the vocabulary"
+        if not isinstance(answer, str) or answer not in index:
+            return f"the answer {answer!r} is not one token of the vocabulary"
+        if not isinstance(wrong, str) or wrong not in index:
+            return f"the wrong answer {wrong!r} is not one token of the vocabulary"
         if answer == wrong:
             return f"the answer and the wrong answer are both {answer!r}"
-        if corrupted is not None and len(corrupted) != len(prompt):
-            return f"the counterpart has {len(corrupted)} characters and the prompt {len(prompt)}"
+        if corrupted is not None and len(other) != len(words):
+            return f"the counterpart has {len(other)} tokens and the prompt {len(words)}"
         if corrupted == prompt:
             return "the counterpart equals the prompt"
         if stratum not in self.strata:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
-from sparselit.circuit_metrics import LAYOUT, density, figures, without_circuit
+from sparselit.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.discover import NoCircuitError
@@ -71,11 +71,13 @@ class Outcome(NamedTuple):
 class Discovery(Callback, ABC):
     """Searches for a circuit at a cadence while the model trains; weights and random state of the run are untouched.
 
-    Each circuit is written to ``circuits/step=N.json`` in the run folder. Logged in the step of a search, so that
-    ``ModelCheckpoint`` and ``EarlyStopping`` act on it: ``circuit/found`` (0 or 1), ``circuit/edges``,
-    ``circuit/nodes``, ``circuit/loss``, ``circuit/accuracy``, ``circuit/necessity``, ``circuit/unexplained`` and
-    ``circuit/null_edges`` of the last search, and ``circuit/seconds`` of all searches. While there is no circuit, sizes
-    are those of the whole model and scores those of an empty circuit: no value is ever missing or infinite.
+    Each circuit is written to ``circuits/step=N.json`` in the run folder, and where the data is a mixture, each task's
+    to ``circuits/TASK/step=N.json``. Logged in the step of a search, so that ``ModelCheckpoint`` and ``EarlyStopping``
+    act on it: ``circuit/found`` (0 or 1), ``circuit/edges``, ``circuit/nodes``, ``circuit/loss``, ``circuit/accuracy``,
+    ``circuit/necessity``, ``circuit/unexplained`` and ``circuit/null_edges`` of the last search, and
+    ``circuit/seconds`` of all searches. While there is no circuit, sizes are those of the whole model and scores those
+    of an empty circuit: no value is ever missing or infinite. Of a mixture these are means over its tasks, and there
+    are ``circuit/TASK/edges`` and the like, and ``circuit/overlap``.
 
     Args:
         every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
@@ -86,7 +88,7 @@ class Discovery(Callback, ABC):
     Attributes:
         folder: where circuits are written; default ``circuits`` in the logger's folder.
         tell: called with one line after each search.
-        latest: the last circuit and its file, None before the first one.
+        latest: the last circuits and their files, by task; empty before the first one.
         reason: why the last search found none, empty if it did.
         seconds: wall time of all searches so far.
         searches: their number.
@@ -103,7 +105,8 @@ class Discovery(Callback, ABC):
         self.reason = "no step was searched"
         self.seconds = 0.0
         self.searches = 0
-        self._latest: str | None = None  # name of a file in the folder
+        self._latest: dict[str, str] = {}  # by task, a file's path in the folder
+        self._tasks: tuple[str, ...] = ("",)  # one that has no name, or those of a mixture
         self._values: dict[str, float] = {}  # of the last search; empty where it found none
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
         self._fresh = True  # nothing logged by this process yet
@@ -151,14 +154,16 @@ class Discovery(Callback, ABC):
                 reason = str(error)
         return Outcome(circuit, reason, time.monotonic() - began, stop.asked)
 
-    def validate(self, module: LightningModule, data: object) -> Behaviour:
+    def validate(self, module: LightningModule, data: object) -> dict[str, Behaviour]:
         """Refuse what no circuit can be sought in, before anything is computed.
 
         Raises:
             SparselitError: the module has no transformer, the data are no task, or a split has no examples.
         """
         transformer_of(module)
-        return task_of(data).behaviour()
+        behaviours = task_of(data).behaviours()
+        self._tasks = tuple(behaviours)
+        return behaviours
 
     # -- when: Lightning's hooks ------------------------------------------------------------------------------------
 
@@ -216,39 +221,59 @@ class Discovery(Callback, ABC):
         return shared[1]
 
     def _search_here(self, trainer: Trainer, model: Transformer, step: int) -> tuple[dict[str, Any], bool]:
-        behaviour = task_of(getattr(trainer, "datamodule", None)).behaviour()
         visible = trainer.progress_bar_callback is not None
-        circuit, self.reason, seconds, stopped = self.seek(model, behaviour, step, self.folder, visible)
-        began = time.monotonic()
-        text = f"no circuit: {self.reason}"
-        self._values = {} if circuit is None else figures(circuit)
-        if circuit is not None:
-            size, held_out = circuit.size, circuit.evidence["held_out"]
-            text = f"circuit of {size['edges']:,} edges and {size['nodes']:,} nodes, report split: task loss "
-            text += f"{held_out['task_loss']:.4f}, accuracy {100 * held_out['accuracy']:.2f} %"
-            text += "" if circuit.certificate["complete"] else "; unfinished, without certificate"
-            if not getattr(trainer, "fast_dev_run", False):
-                self._write(trainer, circuit, model, behaviour, step, seconds)
-        seconds += time.monotonic() - began
-        self.seconds, self.searches = self.seconds + seconds, self.searches + 1
-        self.tell(f"step {step}: {text} ({seconds:.1f} s)")
+        found: dict[str, Circuit] = {}
+        reasons, stopped = [], False
+        for task, behaviour in task_of(getattr(trainer, "datamodule", None)).behaviours().items():
+            folder = self.folder / task if self.folder else None
+            circuit, reason, seconds, stopped = self.seek(model, behaviour, step, folder, visible)
+            began = time.monotonic()
+            if circuit is None:
+                reasons.append(f"{task}: {reason}" if task else reason)
+            else:
+                found[task] = circuit
+                if folder and not getattr(trainer, "fast_dev_run", False):
+                    self._write(trainer, circuit, model, behaviour, task, step, seconds)
+            seconds += time.monotonic() - began
+            self.seconds, self.searches = self.seconds + seconds, self.searches + 1
+            text = described(circuit) if circuit else f"no circuit: {reason}"
+            self.tell(f"step {step}{task and f', {task}'}: {text} ({seconds:.1f} s)")
+            if stopped:
+                break
+        self.reason = "; ".join(reasons)
+        self._values = {}
+        if found:
+            each = {task: figures(found[task]) if task in found else without_circuit(model) for task in self._tasks}
+            self._values = {**combined(each), **self._shared(list(found.values()))}
         return self.state_dict(), stopped
 
     def _write(
-        self, trainer: Trainer, circuit: Circuit, model: Transformer, behaviour: Behaviour, step: int, seconds: float
+        self,
+        trainer: Trainer,
+        circuit: Circuit,
+        model: Transformer,
+        behaviour: Behaviour,
+        task: str,
+        step: int,
+        seconds: float,
     ) -> None:
         assert self.folder is not None
-        path = self.folder / f"step={step}.json"
+        path = self.folder / task / f"step={step}.json"
         write_circuit(path, circuit, model, behaviour)
         write_timing(path, seconds)
-        self._latest = path.name
+        self._latest[task] = path.relative_to(self.folder).as_posix()
         for board in boards(trainer):
             from sparselit.report.picture import draw  # matplotlib is slow to import
 
-            board.experiment.add_figure("circuit", draw(circuit), global_step=step)
+            board.experiment.add_figure(f"circuit{task and f'/{task}'}", draw(circuit), global_step=step)
+
+    def _shared(self, circuits: list[Circuit]) -> dict[str, float]:
+        """How much the circuits of a mixture have in common; nothing to say of a single task."""
+        return {} if self._tasks == ("",) else {"overlap": overlap(circuits)}
 
     def _figures(self, model: Transformer) -> dict[str, float]:
-        return {**(self._values or without_circuit(model)), "seconds": self.seconds}
+        none = combined(dict.fromkeys(self._tasks, without_circuit(model)))
+        return {**(self._values or {**none, **self._shared([])}), "seconds": self.seconds}
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, write: bool) -> None:
         """Hand the figures to Lightning; ``write``: to the loggers now, whatever their own cadence."""
@@ -262,16 +287,16 @@ class Discovery(Callback, ABC):
     # -- state ------------------------------------------------------------------------------------------------------
 
     @property
-    def latest(self) -> tuple[Circuit, Path] | None:
-        """The last circuit, read from its file, and the file."""
-        path = self.folder / self._latest if self.folder and self._latest else None
-        return (Circuit.load(path), path) if path and path.is_file() else None
+    def latest(self) -> dict[str, tuple[Circuit, Path]]:
+        """The last circuit of each task, read from its file, and the file; a single task has no name."""
+        paths = {task: self.folder / name for task, name in self._latest.items()} if self.folder else {}
+        return {task: (Circuit.load(path), path) for task, path in paths.items() if path.is_file()}
 
     def state_dict(self) -> dict[str, Any]:
         """The last search's figures, so that a resumed run logs them."""
         return {
             "values": dict(self._values),
-            "latest": self._latest,
+            "latest": dict(self._latest),
             "reason": self.reason,
             "seconds": self.seconds,
             "searches": self.searches,
@@ -279,9 +304,17 @@ class Discovery(Callback, ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self._values, self._latest = dict(state_dict["values"]), state_dict["latest"]
+        self._values, self._latest = dict(state_dict["values"]), dict(state_dict["latest"])
         self.reason, self.seconds = state_dict["reason"], state_dict["seconds"]
         self.searches = state_dict["searches"]
+
+
+def described(circuit: Circuit) -> str:
+    """A circuit in one line."""
+    size, held_out = circuit.size, circuit.evidence["held_out"]
+    text = f"circuit of {size['edges']:,} edges and {size['nodes']:,} nodes, report split: task loss "
+    text += f"{held_out['task_loss']:.4f}, accuracy {100 * held_out['accuracy']:.2f} %"
+    return text + ("" if circuit.certificate["complete"] else "; unfinished, without certificate")
 
 
 def earlier_circuit(folder: Path, step: int) -> Circuit | None:

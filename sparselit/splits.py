@@ -16,12 +16,12 @@ PATIENCE = 10_000
 
 
 class Example(NamedTuple):
-    """One prompt of a behaviour; every character is one token.
+    """One prompt of a behaviour, as text that the task's vocabulary cuts into tokens.
 
     Attributes:
         prompt: the text up to the answer.
-        answer: the right next token, one character.
-        wrong: the answer it competes with, one character.
+        answer: the right next token, one word of the vocabulary.
+        wrong: the answer it competes with, another word.
         corrupted: the counterpart: a prompt of the same length, the deciding token changed, for which ``wrong`` is
             right; null where the task has none.
         stratum: which of the task's ``strata`` the prompt belongs to; accuracies are reported for each.
@@ -123,6 +123,24 @@ class Splits:
         counterpart = self._family(example.corrupted)
         same = counterpart == family or split_of(counterpart, self._train_share) == split
         return split if same else None
+
+
+def different(draw: Callable[[], Example | None], n: int, usable: Callable[[Example], bool]) -> list[Example]:
+    """Up to ``n`` usable examples with different prompts, in the order in which they were drawn.
+
+    Args:
+        draw: gives an example, or null where there are none.
+        n: how many.
+        usable: which may be taken.
+    """
+    found: dict[str, Example] = {}
+    misses = 0
+    while len(found) < n and misses < PATIENCE and (example := draw()) is not None:
+        if example.prompt not in found and usable(example):
+            found[example.prompt], misses = example, 0
+        else:
+            misses += 1
+    return list(found.values())
 
 
 def shuffled_domain(domain: list[Example], seed: int, name: str) -> Iterator[Example]:

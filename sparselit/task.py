@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sparselit.circuits.behaviour import SPLITS, Behaviour
 from sparselit.contract import Contract, guarded, typed
-from sparselit.encoding import index_of, to_tensors
+from sparselit.encoding import Tokenizer, to_tensors
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
-from sparselit.splits import PATIENCE, Example, SplitName, Splits, mirror, shuffled_domain, with_mirrors
+from sparselit.splits import PATIENCE, Example, SplitName, Splits, different, mirror, shuffled_domain, with_mirrors
 from sparselit.stream import Chunks, PoolBatch, Stream
 
 __all__ = ["Example", "Task"]
@@ -27,18 +27,22 @@ _CHUNK = 1024  # fewest examples per evaluation batch
 
 
 class Task(LightningDataModule):
-    """A behaviour to learn: a prompt, the right next character, and the wrong one that it competes with.
+    """A behaviour to learn: a prompt, the right next token, and the wrong one that it competes with.
 
     A subclass sets ``vocabulary`` and ``max_length`` (as class attributes or in ``__init__``) and writes ``sample``
     (endless tasks) or ``examples`` (finite domains). ``docs/add_a_task.md`` writes one in ten minutes.
 
     Attributes:
-        vocabulary: the characters that prompts and answers are made of; a character's place is its token.
+        vocabulary: the words that prompts and answers are made of, most of them characters; a word's place is its
+            token, and a text is cut at each place into the longest word that fits.
         max_length: tokens in the longest prompt, out-of-distribution prompts included. A finite domain is measured.
         strata: names of the kinds of prompt whose accuracies are reported apart.
         train_share: share of all prompts that may be trained on, in (0, 1); the others are held out.
         mirrored: every counterpart is a prompt of the task too, of the same stratum and with ``wrong`` for its answer;
             the two are always drawn together, which balances the answers exactly.
+        by_definition: what ``sparselit tasks --check`` would refuse and is what the task is about: the check's name,
+            such as ``bag of characters``, and the reason.
+        optimum: best possible accuracy, in (0, 1]; below 1 where the prompt does not decide the answer.
 
     Args:
         batch_size: examples per training batch, at least 1.
@@ -58,6 +62,8 @@ class Task(LightningDataModule):
     strata: tuple[str, ...] = ("all",)
     train_share: float = 0.5
     mirrored: bool = False
+    by_definition: ClassVar[Mapping[str, str]] = {}
+    optimum: float = 1.0
     _max_length: int | None = None
 
     def __init__(
@@ -104,12 +110,19 @@ class Task(LightningDataModule):
         """Prompts with the same family are never in different splits; by default every prompt is its own."""
         return prompt
 
+    def solve(self, prompt: str) -> str | None:
+        """The right answer, read off the prompt by other means than ``sample``; null where no such rule is written.
+
+        Only ``sparselit tasks --check`` asks: it compares every example and every counterpart with it.
+        """
+        return None
+
     # ---- tokens
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens."""
-        return len(self._index)
+        return len(self._tokenizer.index)
 
     @property
     def max_length(self) -> int:
@@ -117,7 +130,7 @@ class Task(LightningDataModule):
         if self._max_length is None:
             if self._domain is None:
                 raise SparselitError(f"{self._name} needs a max_length: the number of tokens in its longest prompt")
-            self._max_length = max(len(example.prompt) for example in self._domain)
+            self._max_length = max(len(self._tokenizer.words(example.prompt)) for example in self._domain)
         return self._max_length
 
     @max_length.setter
@@ -127,7 +140,7 @@ class Task(LightningDataModule):
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; a character outside the vocabulary is an error that names it."""
         try:
-            return [self._index[character] for character in prompt]
+            return [self._tokenizer.index[word] for word in self._tokenizer.words(prompt)]
         except KeyError as error:
             raise SparselitError(f"{error} in {prompt!r} is not in the vocabulary of {self._name}") from None
 
@@ -166,31 +179,50 @@ class Task(LightningDataModule):
                 raise SparselitError(
                     f"no split is called {name!r}: train, discovery, selection, report, out_of_distribution"
                 )
-            self._tensors[name] = to_tensors(drawn, self._index, self.strata) if drawn else None
+            self._tensors[name] = to_tensors(drawn, self._tokenizer, self.strata) if drawn else None
         return self._tensors[name]
 
     def behaviour(self) -> Behaviour:
         """What a circuit search works on: the held-out splits, the vocabulary, and where they come from."""
         splits = {name: self.split(name) for name in SPLITS}
-        arguments = {key: value for key, value in self.hparams.items() if not key.startswith("_")}
         return Behaviour(
             splits={name: examples for name, examples in splits.items() if examples is not None},
             vocabulary=list(self.vocabulary),
             strata=self.strata,
-            task={"class_path": self._class_path, "init_args": arguments},
+            task=self.origin,
         )
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        """What a model that learned this task has circuits of, by name; here one behaviour, whose name is empty."""
+        return {"": self.behaviour()}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Class path and arguments of this task, as plain values."""
+        arguments = {key: value for key, value in self.hparams.items() if not key.startswith("_")}
+        return {"class_path": self._class_path, "init_args": arguments}
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing one of the answers, in (0, 0.5]."""
+        answers = torch.cat([self.split(name).answer for name in ("train", "discovery", "selection", "report")])
+        return 1 / max(2, len(answers.unique()))
 
     # ---- Lightning
 
     def train_dataloader(self) -> Stream:
         """The endless training stream; a resumed run goes on with the batch that comes next."""
-        batch_at: Callable[[int], Examples] = self._fresh_batch
-        if self.pool is not None or self._domain is not None:
-            batch_at = PoolBatch(self.split("train"), self.batch_size, self.seed)
+        batch_at = self.batches()
         if self.trainer is None:
             return Stream(batch_at, self.num_workers)
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
         return Stream(batch_at, self.num_workers, progress, self.trainer.global_rank, self.trainer.world_size)
+
+    def batches(self) -> Callable[[int], Examples]:
+        """The training batches: batch k as a function of k."""
+        if self.pool is None and self._domain is None:
+            return self._fresh_batch
+        return PoolBatch(self.split("train"), self.batch_size, self.seed)
 
     def val_dataloader(self) -> Chunks:
         """The selection split, whole on every rank."""
@@ -228,12 +260,12 @@ class Task(LightningDataModule):
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     @cached_property
-    def _index(self) -> dict[str, int]:
-        return index_of(self.vocabulary, self._name)
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.vocabulary, self._name)
 
     @cached_property
     def _contract(self) -> Contract:
-        return Contract(self._index, self.max_length, self.strata)
+        return Contract(self._tokenizer, self.max_length, self.strata)
 
     @cached_property
     def _domain(self) -> list[Example] | None:
@@ -271,20 +303,15 @@ class Task(LightningDataModule):
     def _draw_out_of_distribution(self) -> list[Example]:
         method = f"{self._name}.sample_out_of_distribution()"
         rng = random.Random(f"out of distribution {self.seed}")
-        found: dict[str, Example] = {}
-        misses = 0
-        while len(found) < self.hparams["report"] and misses < PATIENCE:
+
+        def draw() -> Example | None:
             value = guarded(method, lambda: self.sample_out_of_distribution(rng))
-            if value is None:
-                break
-            example = typed(method, value)
-            if example.prompt in found or self._splits.place(example) in ("train", None):
-                misses += 1
-                continue
+            return None if value is None else typed(method, value)
+
+        found = different(draw, self.hparams["report"], lambda one: self._splits.place(one) not in ("train", None))
+        for example in found:
             self._contract.check(method, example)
-            found[example.prompt] = example
-            misses = 0
-        return list(found.values())
+        return found
 
     def _fresh_batch(self, k: int) -> Examples:
         """Batch ``k`` of prompts that may be trained on, drawn now."""
@@ -296,7 +323,7 @@ class Task(LightningDataModule):
                 self._contract.check(f"{self._name}.sample()", example)
                 batch += [example, mirror(example)] if self.mirrored else [example]
                 if len(batch) >= self.batch_size:
-                    return to_tensors(batch[: self.batch_size], self._index, self.strata)
+                    return to_tensors(batch[: self.batch_size], self._tokenizer, self.strata)
         raise SparselitError(f"{self._name}.sample() gives too few prompts that may be trained on")
 
     def _chunks(self, examples: Examples) -> Chunks:

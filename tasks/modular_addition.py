@@ -9,14 +9,15 @@ from typing import Any
 from sparselit.errors import SparselitError
 from sparselit.task import Example, Task
 
-_RESIDUES = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class ModularAddition(Task):
     """The sum of two residues, one character each: modulo 23, ``f+b=`` → ``3`` (15 + 11 = 26 = 3).
 
     Residues are written 0…9, a…z, A…Z and from 62 on as further letters. The domain is the whole table; a + b and b + a
-    are in the same split, so that a held-out sum was never seen in either order. The counterpart has another b.
+    are in the same split, so that a held-out sum was never seen in either order. The counterpart has another b. Out of
+    distribution there are three terms.
 
     Args:
         modulus: number of residues, in [3, 1000].
@@ -24,26 +25,54 @@ class ModularAddition(Task):
         kwargs: arguments of every task.
     """
 
-    max_length = 4
+    max_length = 6
+    operator = "+"
 
     def __init__(self, modulus: int = 23, train_share: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 3 <= modulus <= 1000:
             raise SparselitError(f"data.modulus must lie in [3, 1000], got {modulus}")
         self.modulus, self.train_share = modulus, train_share
-        residues = [*_RESIDUES, *map(chr, range(0x4E00, 0x4E00 + modulus))][:modulus]
-        self.vocabulary = [*residues, "+", "="]
+        symbols = [*_SYMBOLS, *map(chr, range(0x4E00, 0x4E00 + modulus))]
+        self.symbols = {number: symbols[number] for number in self.operands()}
+        self.vocabulary = [*self.symbols.values(), self.operator, "="]
+
+    def operands(self) -> range:
+        """The residues that are added."""
+        return range(self.modulus)
+
+    def combine(self, a: int, b: int) -> int:
+        """The result."""
+        return (a + b) % self.modulus
 
     def examples(self) -> Iterator[Example]:
-        """The table; every sum comes with several counterparts, of which one in the same split is used."""
-        m, symbol = self.modulus, self.vocabulary
-        for a in range(m):
-            for b in range(m):
-                for other in random.Random(f"{a} {b}").sample(range(m), min(m, 48)):
-                    if other != b:
-                        answer, wrong = symbol[(a + b) % m], symbol[(a + other) % m]
-                        yield Example(f"{symbol[a]}+{symbol[b]}=", answer, wrong, f"{symbol[a]}+{symbol[other]}=")
+        """The table; every prompt comes with several counterparts, of which one in the same split is used."""
+        numbers, symbol = self.operands(), self.symbols
+        for a in numbers:
+            for b in numbers:
+                for c in random.Random(f"{a} {b}").sample(numbers, min(len(numbers), 48)):
+                    if c != b:
+                        answer, wrong = symbol[self.combine(a, b)], symbol[self.combine(a, c)]
+                        yield Example(self._prompt(a, b), answer, wrong, self._prompt(a, c))
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example:
+        """Three terms, the last of them another one in the counterpart."""
+        a, b = rng.choices(self.operands(), k=2)
+        c, d = rng.sample(self.operands(), 2)
+        answer, wrong = (self.symbols[self.combine(self.combine(a, b), last)] for last in (c, d))
+        return Example(self._prompt(a, b, c), answer, wrong, self._prompt(a, b, d))
 
     def family(self, prompt: str) -> str:
-        """The sum, whatever the order of its operands."""
+        """The operands, whatever their order."""
         return "".join(sorted(prompt[::2]))
+
+    def solve(self, prompt: str) -> str:
+        """Arithmetic on the numbers that the symbols stand for."""
+        number = {symbol: value for value, symbol in self.symbols.items()}
+        result, *more = (number[symbol] for symbol in prompt[:-1].split(self.operator))
+        for value in more:
+            result = self.combine(result, value)
+        return self.symbols[result]
+
+    def _prompt(self, *numbers: int) -> str:
+        return self.operator.join(self.symbols[number] for number in numbers) + "="

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from sparselit.errors import SparselitError
 from sparselit.task import Example, Task
@@ -13,7 +14,7 @@ class Parity(Task):
     """Whether the number of ones is odd: ``01101000=`` → ``1``.
 
     The counterpart has one bit flipped, at a random place. All strings have the same length, and half of them are held
-    out: a model that answers those has learned the rule and not the table.
+    out: a model that answers those has learned the rule and not the table. Out of distribution they are longer.
 
     Args:
         length: bits in the string, at least 4.
@@ -22,17 +23,30 @@ class Parity(Task):
     """
 
     vocabulary = "01="
+    by_definition: ClassVar[Mapping[str, str]] = {"bag of characters": "the parity is a function of the number of ones"}
 
     def __init__(self, length: int = 8, train_share: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if length < 4:
             raise SparselitError(f"data.length must be at least 4, got {length}")
-        self.length, self.train_share, self.max_length = length, train_share, length + 1
+        self.length, self.train_share, self.max_length = length, train_share, length + 5
 
     def sample(self, rng: random.Random) -> Example:
         """A random string."""
-        bits = "".join(rng.choices("01", k=self.length))
-        answer = bits.count("1") % 2
-        i = rng.randrange(self.length)
-        flipped = bits[:i] + "10"[int(bits[i])] + bits[i + 1 :]
-        return Example(bits + "=", str(answer), str(1 - answer), flipped + "=")
+        return _example(rng, self.length)
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example:
+        """A string that is one to four bits longer."""
+        return _example(rng, self.length + rng.randint(1, 4))
+
+    def solve(self, prompt: str) -> str:
+        """Bits added modulo two."""
+        return str(sum(map(int, prompt[:-1])) % 2)
+
+
+def _example(rng: random.Random, length: int) -> Example:
+    bits = "".join(rng.choices("01", k=length))
+    answer = bits.count("1") % 2
+    i = rng.randrange(length)
+    flipped = bits[:i] + "10"[int(bits[i])] + bits[i + 1 :]
+    return Example(bits + "=", str(answer), str(1 - answer), flipped + "=")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from sparselit.errors import SparselitError
 from sparselit.task import Example, Task
@@ -37,6 +37,10 @@ class Quotes(Task):
 
     strata = ("plain", "distractor")
     mirrored = True
+    by_definition: ClassVar[Mapping[str, str]] = {
+        "bag of characters": "without a distractor only one kind of quote occurs, as in the paper",
+        "answer visible": "without a distractor only one kind of quote occurs, as in the paper",
+    }
 
     def __init__(
         self,
@@ -80,6 +84,10 @@ class Quotes(Task):
     def family(self, prompt: str) -> str:
         """A prompt and its counterpart stay together."""
         return min(prompt, prompt.translate(_SWAP))
+
+    def solve(self, prompt: str) -> str:
+        """The first quote."""
+        return next(character for character in prompt if character in "'\"")
 
 
 def _real_prompts(rng: random.Random, distractors: float, length: int) -> Iterator[Example]:

@@ -134,7 +134,7 @@ def test_the_run_does_not_notice_the_search(tmp_path: Path) -> None:
     discovery = real(every_n_steps=10)
     with_it = train(tmp_path / "with", sparse(), discovery, module=Noisy, steps=40)
     assert discovery.searches == 4
-    assert discovery.latest is not None
+    assert list(discovery.latest) == [""]
     assert weights(with_it) == weights(without)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]  # noqa: NPY002
@@ -271,8 +271,8 @@ def test_a_logger_without_figures_gets_the_numbers(tmp_path: Path) -> None:
 def test_the_circuit_on_disk_is_true(tmp_path: Path) -> None:
     discovery = real(every_n_steps=100)
     train(tmp_path, sparse(), discovery, steps=60)
-    assert discovery.latest is not None
-    circuit, path = discovery.latest
+    assert list(discovery.latest) == [""]
+    circuit, path = discovery.latest[""]
     assert path == tmp_path / "circuits/step=60.json"
     assert {p.name for p in path.parent.iterdir()} == {
         "step=60.json", "step=60.safetensors", "step=60.timing.json", "prompts",
@@ -314,7 +314,7 @@ def test_a_module_without_a_transformer_and_data_without_a_task_are_refused(tmp_
     module = SparseTransformer(vocab_size=3, max_length=4, d_model=8, n_heads=2)
     with pytest.raises(SparselitError, match=r"circuits need data that is a sparselit\.Task, not NoneType"):
         Scripted([]).validate(module, None)
-    assert set(Scripted([]).validate(module, task).splits) >= {"discovery", "selection", "report"}
+    assert set(Scripted([]).validate(module, task)[""].splits) >= {"discovery", "selection", "report"}
 
 
 @pytest.mark.parametrize(

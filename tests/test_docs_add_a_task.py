@@ -18,11 +18,12 @@ def blocks(text):
 
 
 def test_the_page_followed_literally_trains_a_new_task(tmp_path):
-    ran = []
+    ran, said = [], {}
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, before, content in blocks(PAGE.read_text(encoding="utf-8")):
-        if language:
-            (tmp_path / re.findall(r"Save this as `([^`]+)`", before)[-1]).write_text(content, encoding="utf-8")
+        if language:  # a block that no such words stand directly above is only shown
+            if saved := re.search(r"Save this as `([^`]+)`[^`]*$", before):
+                (tmp_path / saved[1]).write_text(content, encoding="utf-8")
             continue
         for command in content.splitlines():
             done = subprocess.run(
@@ -30,6 +31,11 @@ def test_the_page_followed_literally_trains_a_new_task(tmp_path):
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
             ran.append(command)
+            said[command] = done.stdout
+    (check,) = (text for command, text in said.items() if "--check" in command)
+    assert "fault: bag of characters: this alone gets" in check
+    assert check.count("fault") == 1
+    assert "1 of 1 tasks unsound" in check
     assert ran[-1] == "sparselit fit --config majority.yaml"
     run = tmp_path / "runs" / "majority" / "version_0"
     assert (run / "config.yaml").is_file()

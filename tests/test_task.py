@@ -313,14 +313,14 @@ GOOD = Example("aab=", "a", "b", "bba=")
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        (GOOD._replace(answer="ab"), "the answer 'ab' is not one character of the vocabulary"),
-        (GOOD._replace(answer=None), "the answer None is not one character"),
+        (GOOD._replace(answer="ab"), "the answer 'ab' is not one token of the vocabulary"),
+        (GOOD._replace(answer=None), "the answer None is not one token"),
         (GOOD._replace(wrong="z"), "the wrong answer 'z'"),
         (GOOD._replace(wrong="a"), "the answer and the wrong answer are both 'a'"),
         (GOOD._replace(prompt="aaz="), "'z' of the prompt is not in the vocabulary"),
         (GOOD._replace(prompt=""), "the prompt must be a text"),
-        (GOOD._replace(prompt="a" * 30), "30 characters and max_length is 9"),
-        (GOOD._replace(corrupted="bb="), "the counterpart has 3 characters and the prompt 4"),
+        (GOOD._replace(prompt="a" * 30), "30 tokens and max_length is 9"),
+        (GOOD._replace(corrupted="bb="), "the counterpart has 3 tokens and the prompt 4"),
         (GOOD._replace(corrupted="aab="), "the counterpart equals the prompt"),
         (GOOD._replace(stratum="odd"), "the stratum 'odd' is not one of all"),
         (("aab=", "a", "b"), "must give an Example"),
@@ -387,7 +387,7 @@ def test_two_answers_for_one_prompt_are_refused():
 def test_a_task_without_examples_vocabulary_or_length_says_so():
     with pytest.raises(SparselitError, match=r"Task must define sample\(rng\) or examples\(\)"):
         Task().split("train")
-    with pytest.raises(SparselitError, match=r"Same\.vocabulary must hold two or more different single characters"):
+    with pytest.raises(SparselitError, match=r"Same\.vocabulary must hold two or more different words"):
         _ = type("Same", (Table,), {"vocabulary": "aab"})().vocab_size
 
     class Endless(Task):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from sparselit.circuit_metrics import combined, figures, overlap
 from sparselit.cli.discovering import Discovered
 from sparselit.cli.plain import listing
 from sparselit.discovery import Discovery
@@ -20,10 +21,16 @@ def found_lines(discovery: Discovery, seconds: float) -> list[tuple[str, str]]:
         seconds: wall time of the run, searches included.
     """
     latest, lines = discovery.latest, []
-    if latest is not None:
-        lines = [*circuit_facts(latest[0]), ("file", shown(latest[1]))]
+    for task, (circuit, path) in latest.items():
+        lines += [("task", task)] if task else []
+        lines += [*circuit_facts(circuit), ("file", shown(path))]
+    if len(latest) > 1:
+        circuits = [circuit for circuit, _ in latest.values()]
+        mean = combined({task: figures(circuit) for task, (circuit, _) in latest.items()})["edges"]
+        lines.append(("all", f"{mean:.1f} edges, geometric mean of {len(circuits)} circuits"))
+        lines.append(("overlap", f"{100 * overlap(circuits):.1f} % of the edges of two circuits, mean of all pairs"))
     if discovery.reason:
-        note = "none found" if latest is None else "none found by the last search"
+        note = "none found by the last search" if latest else "none found"
         lines.append(("circuit", f"{note}: {discovery.reason}"))
     if discovery.searches:
         share = f", {100 * discovery.seconds / seconds:.0f} % of the run's time" if seconds > 0 else ""
@@ -36,6 +43,7 @@ def discovered_text(found: Discovered) -> str:
     """What ``sparselit discover`` prints."""
     note = ", as it was before" if found.known else ""
     rows = [
+        *([("task", found.task)] if found.task else []),
         *circuit_facts(found.circuit),
         ("discovery", f"{found.seconds:.1f} s"),
         ("file", f"{shown(found.path)}{note}"),

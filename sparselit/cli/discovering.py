@@ -35,9 +35,10 @@ certificate. Exit code: 0 found, 1 there is no circuit, 130 ended by Ctrl-C"""
 
 
 class Discovered(NamedTuple):
-    """The outcome of the command.
+    """A circuit that the command found.
 
     Attributes:
+        task: which task of a mixture; empty otherwise.
         circuit: what was found.
         path: its file.
         seconds: wall time of the search.
@@ -45,6 +46,7 @@ class Discovered(NamedTuple):
         known: the same circuit was there before.
     """
 
+    task: str
     circuit: Circuit
     path: Path
     seconds: float
@@ -52,18 +54,22 @@ class Discovered(NamedTuple):
     known: bool
 
 
-def discover(trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str, output: str | None) -> Discovered:
-    """Search the model of a checkpoint and write the circuit.
+def discover(
+    trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str, output: str | None
+) -> list[Discovered | NoCircuitError]:
+    """Search the model of a checkpoint and write the circuit, or those of all tasks of a mixture.
 
     Args:
         trainer: its ``circuits`` callback searches, or one with the default settings.
         model: an instance of the checkpoint's model.
         data: the task.
         ckpt_path: checkpoint file.
-        output: the circuit's file; None for the default place.
+        output: the circuit's file; None for the default place. Of a mixture, each task has a folder beside it.
+
+    Returns:
+        For each task what was found, or why there is nothing.
 
     Raises:
-        NoCircuitError: there is no circuit; nothing is written.
         SparselitError: the data are no task, or a file cannot be read or written.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
@@ -76,24 +82,32 @@ def discover(trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise SparselitError(f"cannot write the circuit {path}: {shown(nearest)} is no folder that can be written to")
-    behaviour = search.validate(model, data)
-    _refuse_other_prompts(path.parent, behaviour)
+    behaviours = search.validate(model, data)
+    for task, behaviour in behaviours.items():
+        _refuse_other_prompts(path.parent / task, behaviour)
     model.load_state_dict(content["state_dict"])
     transformer = transformer_of(model).to(trainer.strategy.root_device)
     visible = trainer.progress_bar_callback is not None
-    circuit, reason, seconds, stopped = search.seek(transformer, behaviour, step, path.parent, visible)
-    if circuit is None:
-        raise NoCircuitError(reason)
-    unfinished = stopped and not circuit.certificate["complete"]
-    if unfinished:
-        path = path.with_name(f"{path.stem}.partial.json")
-    try:
-        path, known = _write(path, circuit, transformer, behaviour, replace=unfinished or output is not None)
-        if not known:
-            write_timing(path, seconds)
-    except OSError as error:
-        raise SparselitError(f"cannot write the circuit {path}: {error.strerror}") from error
-    return Discovered(circuit, path, seconds, stopped, known)
+    outcomes: list[Discovered | NoCircuitError] = []
+    for task, behaviour in behaviours.items():
+        target = path.parent / task / path.name
+        circuit, reason, seconds, stopped = search.seek(transformer, behaviour, step, target.parent, visible)
+        if circuit is None:
+            outcomes.append(NoCircuitError(f"{task}: {reason}" if task else reason))
+            continue
+        unfinished = stopped and not circuit.certificate["complete"]
+        if unfinished:
+            target = target.with_name(f"{target.stem}.partial.json")
+        try:
+            target, known = _write(target, circuit, transformer, behaviour, replace=unfinished or output is not None)
+            if not known:
+                write_timing(target, seconds)
+        except OSError as error:
+            raise SparselitError(f"cannot write the circuit {target}: {error.strerror}") from error
+        outcomes.append(Discovered(task, circuit, target, seconds, stopped, known))
+        if stopped:
+            break
+    return outcomes
 
 
 def _default() -> Discovery:

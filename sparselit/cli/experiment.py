@@ -22,6 +22,7 @@ from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.arguments import Arguments
 from sparselit.cli.circuit_text import discovered_text, found_lines, verify_command
 from sparselit.cli.command_line import CommandLine
+from sparselit.cli.discovering import Discovered
 from sparselit.cli.interruption import Interrupted, Interruption
 from sparselit.cli.noise import quieten
 from sparselit.cli.outcome import files, measure, result_lines
@@ -206,8 +207,8 @@ class Experiment(CommandLine):
             ("go on from the last checkpoint", self._resume_command()),
             ("curves", f"tensorboard --logdir {shlex.quote(shown(self.folder.root))}"),
         ]
-        if self.discovery is not None and self.discovery.latest is not None:
-            commands.append(("check every claim of the circuit", verify_command(self.discovery.latest[1])))
+        for task, (_, path) in self.discovery.latest.items() if self.discovery is not None else ():
+            commands.append((f"check every claim of the circuit{task and f' of {task}'}", verify_command(path)))
         summary = Summary(
             name=f"{self.folder.name}/version_{self.folder.version}",
             task=type(self.datamodule).__name__,
@@ -238,16 +239,18 @@ class Experiment(CommandLine):
 
     def discover(self, **kwargs: Any) -> None:
         """Write the circuit of a checkpoint and say what it is."""
-        try:
-            found = self.trainer.discover(**kwargs)  # type: ignore[attr-defined]
-        except NoCircuitError as reason:
-            _say(f"no circuit: {reason}")
+        outcomes: list[Discovered | NoCircuitError] = self.trainer.discover(**kwargs)  # type: ignore[attr-defined]
+        for found in outcomes:
+            if isinstance(found, NoCircuitError):
+                _say(f"no circuit: {found}")
+                continue
+            sys.stdout.write(discovered_text(found))
+            sys.stdout.flush()
+            if found.stopped:
+                _say("ended by Ctrl-C" + ("" if found.circuit.certificate["complete"] else ": there is no certificate"))
+                sys.exit(130)
+        if any(isinstance(found, NoCircuitError) for found in outcomes):
             sys.exit(1)
-        sys.stdout.write(discovered_text(found))
-        sys.stdout.flush()
-        if found.stopped:
-            _say("ended by Ctrl-C" + ("" if found.circuit.certificate["complete"] else ": there is no certificate"))
-            sys.exit(130)
 
     def _resume_command(self) -> str:
         return shlex.join(self.arguments.again("--ckpt_path", "last"))

@@ -15,12 +15,21 @@ PLUGINS = "sparselit.plugins"
 
 
 def run(argv: list[str]) -> None:
-    """Print one line for each task."""
-    PlainParser("tasks", "List the tasks: the values of data.class_path.").parse_args(argv)
+    """Print one line for each task, or check some."""
+    parser = PlainParser("tasks", "List the tasks: the values of data.class_path; or check that they are sound.")
+    explained = "check these tasks (names, import paths or .jsonl files), or all: solvable, balanced, without leaks and"
+    parser.add_argument("--check", nargs="*", metavar="NAME", help=f"{explained} without shortcuts; exit code 1 if not")
+    names = parser.parse_args(argv).check
+    if names is not None:
+        from sparselit.cli.checking import check  # torch
+
+        check(names)
+        return
     plugins = [(plugin.name, f"plug-in {plugin.value}") for plugin in entry_points(group=PLUGINS)]
     sys.stdout.write(listing([*sorted(installed_tasks()), *plugins]))
     sys.stdout.write("\nTrain on one:        sparselit fit --data NAME --trainer.max_steps 2000\n")
     sys.stdout.write("Options of a task:   sparselit fit --data.help NAME\n")
+    sys.stdout.write("Is a task sound?     sparselit tasks --check NAME\n")
 
 
 def installed_tasks() -> Iterator[tuple[str, str]]:

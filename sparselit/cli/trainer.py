@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sparselit.checkpoint import load_checkpoint
+from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.discovering import Discovered, discover
 from sparselit.errors import SparselitError
 
@@ -77,7 +78,7 @@ class ExperimentTrainer(Trainer):
         report = task.split("report")
         report = report.select(slice(0, n))
         prompts = [task.decode(row[:length]) for row, length in zip(report.tokens, report.length, strict=True)]
-        answers = task.decode(report.answer)
+        answers = [task.decode([answer]) for answer in report.answer]
         return [_answer(model, task, text)._replace(right=right) for text, right in zip(prompts, answers, strict=True)]
 
     def discover(
@@ -86,7 +87,7 @@ class ExperimentTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         output: str | None = None,
-    ) -> Discovered:
+    ) -> list[Discovered | NoCircuitError]:
         """Find the circuit of a checkpoint and write it.
 
         Args:

@@ -1,0 +1,193 @@
+"""Every shipped task, trained, sparsified and searched: the table of docs/suite.md, as one command.
+
+    python benchmarks/suite.py                     runs what is missing, then writes docs/suite.md
+    python benchmarks/suite.py --only parity       the same for some configurations
+    python benchmarks/suite.py --table             only writes the page, from the results that there are
+    python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
+
+The suite is every configuration whose header has a line ``# measured: {...}``. Results are kept in results/suite.jsonl,
+one line for each finished run, so that an interrupted command goes on where it was; a changed YAML is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import geometric_mean, mean
+from typing import Any
+
+from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.files import read_circuit
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, RESULTS = ROOT / "docs" / "suite.md", ROOT / "results"
+#: Configurations that are run with three seeds; all others with one.
+THREE_SEEDS = ("quotes_synthetic", "parity", "majority_token", "minimum", "first_token", "last_token")
+#: Largest drift of a number from the header's, as a share of it. Seconds depend on the machine and are not judged.
+DRIFT, JUDGED = 0.2, ("accuracy", "density", "edges")
+_HEADER = re.compile(r"^# measured: (\{.*\})$", re.MULTILINE)
+_INTRODUCTION = """\
+# The suite
+
+Made by `python benchmarks/suite.py`; do not edit. One row is one run of a shipped configuration on one thread.
+*Accuracy* is the full sparse model's on held-out prompts, *circuit* the accuracy of the circuit alone on them, *out of
+distribution* the model's on prompts of another kind (each task's help says which), *null* the number of edges that a
+random order needs before the same criterion holds. Every circuit with a number of edges is certified: no single edge
+can go. Of a mixture these are means over its tasks. Seconds are of one run on a machine that others used too.
+
+| configuration | seed | accuracy | density | edges | nodes | circuit | out of distribution | null | seconds |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is 1 where numbers have drifted or a run has failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="configurations by name")
+    parser.add_argument("--nightly", action="store_true", help="rerun everything and compare with the headers")
+    parser.add_argument(
+        "--table", action="store_true", help="write the page from the results that there are, run nothing"
+    )
+    options = parser.parse_args(argv)
+    configs = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml")) if measured(path) is not None}
+    names = options.only or list(configs)
+    if unknown := [name for name in names if name not in configs]:
+        parser.error(f"no configuration with a measured line is called {', '.join(unknown)}")
+    if options.nightly:
+        return nightly({name: configs[name] for name in names})
+    file = RESULTS / "suite.jsonl"
+    for name in [] if options.table else names:
+        for seed in range(3 if name in THREE_SEEDS else 1):
+            key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
+            if not any(key.items() <= row.items() for row in read(file)):
+                append(file, {**key, **run(name, seed, RESULTS / "suite")})
+    current = {name: digest(path) for name, path in configs.items()}
+    PAGE.write_text(
+        _INTRODUCTION + table(row for row in read(file) if current.get(row["configuration"]) == row["yaml"])
+    )
+    return 0
+
+
+def nightly(configs: Mapping[str, Path]) -> int:
+    """Rerun configurations as they are and say where numbers have drifted from their headers."""
+    failed = 0
+    for name, path in configs.items():
+        header = measured(path) or {}
+        found = run(name, int(header.get("seed", 0)), RESULTS / "nightly")
+        faults = drifts(header, found)
+        failed += bool(faults)
+        sys.stdout.write(f"{name}: {'; '.join(faults) or 'as measured'} ({found['seconds']} s)\n")
+        sys.stdout.flush()
+    return int(failed > 0)
+
+
+def measured(path: Path) -> dict[str, Any] | None:
+    """The numbers in a configuration's header; None where it has no such line."""
+    match = _HEADER.search(path.read_text(encoding="utf-8"))
+    return None if match is None else json.loads(match[1])
+
+
+def drifts(header: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """A line for each judged number that differs by more than ``DRIFT``, or is there in one of the two only."""
+    faults = []
+    for key in JUDGED:
+        before, now = header.get(key), found.get(key)
+        if (before is None) != (now is None) or (before is not None and abs(now - before) > DRIFT * abs(before)):
+            faults.append(f"{key} {now}, header {before}")
+    return faults
+
+
+def run(name: str, seed: int, root: Path) -> dict[str, Any]:
+    """Train one configuration from the start in a process of its own and collect its numbers."""
+    command = [sys.executable, "-c", "from sparselit.cli import main; main()", "fit", "--config", name]
+    command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
+    done = subprocess.run([*command, "--trainer.enable_progress_bar", "false"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{name}, seed {seed}: {done.stderr.strip().splitlines()[-1]}")
+    versions = (root / "runs" / name).glob("version_*")
+    return collect(max(versions, key=lambda path: int(path.name.partition("_")[2])))
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """What a run folder says: shares in [0, 1], counts, seconds; null where there is no circuit or no such split."""
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+
+    def number(pattern: str, scale: float = 1.0) -> float | None:
+        match = re.search(pattern, text, re.MULTILINE)
+        return round(float(match[1].replace(",", "")) / scale, 6) if match else None
+
+    row: dict[str, Any] = {
+        "accuracy": number(r"^report +all +([\d.]+) %", 100),
+        "out_of_distribution": number(r"^out_of_distribution +all +([\d.]+) %", 100),
+        "density": number(r"^matrices +([\d.]+)"),
+        "seconds": number(r"^- training .* ([\d.,]+) s$"),
+        "edges": None,
+    }
+    folders = [folder / "circuits", *sorted(path.parent for path in folder.glob("circuits/*/prompts"))]
+    found = [newest for path in folders if (newest := newest_circuit(path)) is not None]
+    if found:  # of a mixture, means over its tasks: geometric ones of sizes
+        several = len(found) > 1
+        for key in ("edges", "nodes", "free"):
+            row[key] = round(geometric_mean(max(c.size[key], 1) for c in found), 1) if several else found[0].size[key]
+        row["circuit"] = round(mean(c.evidence["held_out"]["accuracy"] for c in found), 6)
+        row["null"] = round(geometric_mean(c.evidence["nulls"]["random_orders"]["median"] for c in found))
+    return row
+
+
+def newest_circuit(folder: Path) -> Circuit | None:
+    """The certified circuit of the last step that was searched."""
+    paths = sorted(folder.glob("step=*[0-9].json"), key=lambda path: int(path.stem.partition("=")[2]))
+    circuit = read_circuit(paths[-1]) if paths else None
+    return circuit if circuit and circuit.certificate["complete"] else None
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown lines, one per run."""
+    lines = []
+    for row in sorted(rows, key=lambda row: (row["configuration"], row["seed"])):
+        cells = [row["configuration"], row["seed"], share(row["accuracy"]), f"{row['density']:.4f}"]
+        cells += [row.get(key) or "none" for key in ("edges", "nodes")]
+        cells += [share(row.get(key)) for key in ("circuit", "out_of_distribution")]
+        cells += [row.get("null") or "", f"{row['seconds']:.0f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |\n")
+    return "".join(lines)
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage."""
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def digest(path: Path) -> str:
+    """What a result depends on: the configuration without its comments."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The finished runs; a line that was cut off by a kill is not one."""
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def append(file: Path, row: Mapping[str, Any]) -> None:
+    """Add one finished run, on a line of its own even after one that was cut off."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torn = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(("\n" if torn else "") + json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

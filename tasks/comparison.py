@@ -1,0 +1,59 @@
+"""Comparing two numbers."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from sparselit.errors import SparselitError
+from sparselit.task import Example, Task
+
+
+class Comparison(Task):
+    """Which sign stands between two numbers: ``372,391=`` → ``<``, and with the counterpart ``391,372=`` → ``>``.
+
+    The first digit in which they differ is at any place equally often. The counterpart exchanges the numbers. Out of
+    distribution the tails agree as well, so that a single digit decides.
+
+    Args:
+        digits: digits of each number, in [1, 6].
+        kwargs: arguments of every task.
+    """
+
+    vocabulary = "0123456789,=<>"
+    mirrored = True
+
+    def __init__(self, digits: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 1 <= digits <= 6:
+            raise SparselitError(f"data.digits must lie in [1, 6], got {digits}")
+        self.digits, self.max_length = digits, 2 * digits + 2
+
+    def sample(self, rng: random.Random) -> Example:
+        """Two numbers that begin alike."""
+        same = rng.randrange(self.digits)
+        start, one, other = (_number(rng, n) for n in (same, self.digits - same, self.digits - same))
+        while one[0] == other[0]:
+            other = _number(rng, self.digits - same)
+        return self._example(start + one, start + other)
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example | None:
+        """Two numbers that differ in one digit; null where they have no second one."""
+        if self.digits == 1:
+            return None
+        place, (one, other) = rng.randrange(self.digits), rng.sample("0123456789", 2)
+        start, end = _number(rng, place), _number(rng, self.digits - place - 1)
+        return self._example(start + one + end, start + other + end)
+
+    def solve(self, prompt: str) -> str:
+        """Compare the integers."""
+        one, other = map(int, prompt[:-1].split(","))
+        return "<" if one < other else ">"
+
+    def _example(self, one: str, other: str) -> Example:
+        answer, wrong = "<>" if one < other else "><"
+        return Example(f"{one},{other}=", answer, wrong, f"{other},{one}=")
+
+
+def _number(rng: random.Random, digits: int) -> str:
+    return "".join(rng.choices("0123456789", k=digits))

@@ -1,0 +1,60 @@
+"""Copying a string."""
+
+from __future__ import annotations
+
+import random
+import string
+from typing import Any
+
+from sparselit.errors import SparselitError
+from sparselit.task import Example, Task
+
+
+class Copying(Task):
+    """The next letter of the copy: ``dbbac|db`` → ``b``, and with the counterpart ``dbabc|db`` → ``a``.
+
+    The counterpart exchanges the asked letter and a later one of the original, so that both candidates are always in
+    the prompt. Out of distribution the original is longer.
+
+    Args:
+        length: letters in the longest original that is trained on, at least 3; the shortest has 3.
+        letters: size of the alphabet, in [2, 26].
+        kwargs: arguments of every task.
+    """
+
+    def __init__(self, length: int = 6, letters: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if length < 3:
+            raise SparselitError(f"data.length must be at least 3, got {length}")
+        if not 2 <= letters <= 26:
+            raise SparselitError(f"data.letters must lie in [2, 26], got {letters}")
+        self.length, self.letters, self.max_length = length, string.ascii_lowercase[:letters], 2 * (length + 3)
+        self.vocabulary = [*self.letters, "|"]
+
+    def sample(self, rng: random.Random) -> Example:
+        """A string, and the beginning of its copy."""
+        return self._example(rng, rng.randint(3, self.length))
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example:
+        """One to three letters more than ever in training."""
+        return self._example(rng, self.length + rng.randint(1, 3))
+
+    def copy(self, text: str) -> str:
+        """What is written after the bar."""
+        return text
+
+    def solve(self, prompt: str) -> str:
+        """The letter that the copy lacks next."""
+        text, _, begun = prompt.partition("|")
+        return self.copy(text)[len(begun)]
+
+    def _example(self, rng: random.Random, length: int) -> Example:
+        while True:
+            copy, done = rng.choices(self.letters, k=length), rng.randrange(length - 1)
+            later = rng.randrange(done + 1, length)
+            if copy[done] != copy[later]:
+                break
+        swapped = list(copy)
+        swapped[done], swapped[later] = copy[later], copy[done]
+        prompt, other = (f"{self.copy(''.join(text))}|{''.join(text[:done])}" for text in (copy, swapped))
+        return Example(prompt, copy[done], swapped[done], other)

@@ -1,0 +1,56 @@
+"""The first token."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sparselit.errors import SparselitError
+from sparselit.task import Example, Task
+
+
+class FirstToken(Task):
+    """The letter that a string begins with: ``bcaab=`` → ``b``, and with the counterpart ``acabb=`` → ``a``.
+
+    The counterpart exchanges the first letter and another one. Out of distribution the string is longer.
+
+    Args:
+        length: letters in the longest string that is trained on, at least 3; the shortest has 3.
+        letters: size of the alphabet, in [2, 26].
+        kwargs: arguments of every task.
+    """
+
+    place = 0
+    by_definition: ClassVar[Mapping[str, str]] = {"fixed position": "the answer stands at a fixed position"}
+
+    def __init__(self, length: int = 10, letters: int = 6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if length < 3:
+            raise SparselitError(f"data.length must be at least 3, got {length}")
+        if not 2 <= letters <= 26:
+            raise SparselitError(f"data.letters must lie in [2, 26], got {letters}")
+        self.length, self.letters, self.max_length = length, string.ascii_lowercase[:letters], 2 * length + 1
+        self.vocabulary = [*self.letters, "="]
+
+    def sample(self, rng: random.Random) -> Example:
+        """A random string of at least two different letters."""
+        return self._example(rng, rng.randint(3, self.length))
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example:
+        """A longer string."""
+        return self._example(rng, rng.randint(self.length + 1, 2 * self.length))
+
+    def solve(self, prompt: str) -> str:
+        """Read it."""
+        return prompt.rstrip("=")[self.place]
+
+    def _example(self, rng: random.Random, length: int) -> Example:
+        while len(set(letters := rng.choices(self.letters, k=length))) == 1:
+            pass
+        answer = letters[self.place]
+        other = rng.choice([i for i, letter in enumerate(letters) if letter != answer])
+        swapped = list(letters)
+        swapped[self.place], swapped[other] = letters[other], answer
+        return Example("".join(letters) + "=", answer, letters[other], "".join(swapped) + "=")

@@ -1,0 +1,56 @@
+"""The indirect object of a sentence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sparselit.errors import SparselitError
+from sparselit.task import Example, Task
+
+_NAMES = ("Ann", "Bob", "Cat", "Dan", "Eve", "Fay", "Gus", "Hal")
+_OPENINGS = ("", "Then ", "Later ", "When ")
+_MEETINGS = (" met. ", " had tea. ", " were here. ")
+_GIFTS = (" gave tea to ", " sent a cup to ", " spoke to ")
+
+
+class IndirectObject(Task):
+    """Who receives: ``Then Ann and Bob had tea. Bob gave tea to `` → ``Ann``.
+
+    After Wang et al. 2022. The words above are one token each. The counterpart has the other name as the giver. Out of
+    distribution three meet and two of them give.
+
+    Args:
+        names: how many different names there are, in [3, 8].
+        kwargs: arguments of every task.
+    """
+
+    max_length = 10
+    by_definition: ClassVar[Mapping[str, str]] = {"bag of characters": "the receiver is the name that occurs once"}
+
+    def __init__(self, names: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 3 <= names <= 8:
+            raise SparselitError(f"data.names must lie in [3, 8], got {names}")
+        self.names = _NAMES[:names]
+        self.vocabulary = [*self.names, " and ", ", ", *_OPENINGS[1:], *_MEETINGS, *_GIFTS]
+
+    def sample(self, rng: random.Random) -> Example:
+        """Two names, of which one gives."""
+        one, other = rng.sample(self.names, 2)
+        start = rng.choice(_OPENINGS) + f"{one} and {other}" + rng.choice(_MEETINGS)
+        giver, receiver = rng.sample((one, other), 2)
+        gift = rng.choice(_GIFTS)
+        return Example(f"{start}{giver}{gift}", receiver, giver, f"{start}{receiver}{gift}")
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example:
+        """Three names, of which two give."""
+        trio = rng.sample(self.names, 3)
+        start, gift = "{}, {} and {}".format(*trio) + rng.choice(_MEETINGS), rng.choice(_GIFTS)
+        one, receiver, other = rng.sample(trio, 3)
+        return Example(f"{start}{one} and {other}{gift}", receiver, other, f"{start}{one} and {receiver}{gift}")
+
+    def solve(self, prompt: str) -> str:
+        """The name that occurs once."""
+        return next(name for name in self.names if prompt.count(name) == 1)

@@ -1,0 +1,49 @@
+"""Recalling the value of a key."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from sparselit.errors import SparselitError
+from sparselit.task import Example, Task
+
+
+class KeyValueRecall(Task):
+    """The value that a key was given: ``a3c7f1?c`` → ``7``, and with the counterpart ``a3c7f1?a`` → ``3``.
+
+    Keys and values are different from one another. The counterpart asks for another key. Out of distribution there are
+    more pairs.
+
+    Args:
+        pairs: most pairs in a prompt that is trained on, in [2, 8]; the fewest are 2.
+        kwargs: arguments of every task.
+    """
+
+    vocabulary = "abcdefghij0123456789?"
+
+    def __init__(self, pairs: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 2 <= pairs <= 8:
+            raise SparselitError(f"data.pairs must lie in [2, 8], got {pairs}")
+        self.pairs, self.max_length = pairs, 2 * pairs + 6
+
+    def sample(self, rng: random.Random) -> Example:
+        """Some pairs and a question."""
+        return _example(rng, rng.randint(2, self.pairs))
+
+    def sample_out_of_distribution(self, rng: random.Random) -> Example:
+        """One or two pairs more than ever in training."""
+        return _example(rng, self.pairs + rng.randint(1, 2))
+
+    def solve(self, prompt: str) -> str:
+        """Look it up."""
+        pairs, key = prompt.split("?")
+        return dict(zip(pairs[::2], pairs[1::2], strict=True))[key]
+
+
+def _example(rng: random.Random, pairs: int) -> Example:
+    keys, values = rng.sample("abcdefghij", pairs), rng.sample("0123456789", pairs)
+    text = "".join(key + value for key, value in zip(keys, values, strict=True))
+    asked, other = rng.sample(range(pairs), 2)
+    return Example(f"{text}?{keys[asked]}", values[asked], values[other], f"{text}?{keys[other]}")

@@ -1,0 +1,91 @@
+"""The suite's command: it goes on where it was, reads what runs say, and sees numbers drift."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "suite.py"
+HEADER = '# Can it?\n# measured: {"seed": 0, "accuracy": 0.99, "density": 0.05, "edges": 40}\n'
+SUMMARY = """\
+- training    1,200 steps, 1,034.5 s
+split                stratum   accuracy      95 % interval        n
+val                  all        98.00 %    81.22 - 84.48 %    2,048
+report               all        99.50 %    81.97 - 83.45 %   10,000
+report               odd        99.00 %    81.97 - 83.45 %    5,000
+out_of_distribution  all        31.55 %    30.65 - 32.47 %   10,000
+matrices                                        0.03326       446    13,408
+"""
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("suite", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("one", "two"):
+        (tmp_path / "configs").mkdir(exist_ok=True)
+        (tmp_path / "configs" / f"{name}.yaml").write_text(f"{HEADER}data: {name}\n")
+    (tmp_path / "configs" / "unmeasured.yaml").write_text("# Can it?\ndata: three\n")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "suite.md")
+    return module
+
+
+def found(**values):
+    row = {"accuracy": 0.99, "density": 0.05, "edges": 40, "nodes": 30, "circuit": 0.98, "null": 300, "seconds": 9.0}
+    return {**row, "out_of_distribution": None, **values}
+
+
+def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(suite, tmp_path, monkeypatch):
+    ran = []
+
+    def run(name, seed, root):
+        if name == "two" and len(ran) == 1:
+            raise KeyboardInterrupt
+        ran.append(name)
+        return found()
+
+    monkeypatch.setattr(suite, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        suite.main([])
+    with (tmp_path / "results" / "suite.jsonl").open("a") as file:
+        file.write('{"configuration": "two", "se')  # killed while writing
+    ran.append("")
+    assert suite.main([]) == 0
+    assert ran == ["one", "", "two"]
+    (tmp_path / "configs" / "one.yaml").write_text(f"{HEADER}data: other\n")
+    (tmp_path / "configs" / "two.yaml").write_text(f"# another comment\n{HEADER}data: two\n")
+    assert suite.main(["--table"]) == 0
+    assert "| one |" not in (tmp_path / "suite.md").read_text()  # of another configuration
+    suite.main([])
+    assert ran == ["one", "", "two", "one"]
+    rows = [line for line in (tmp_path / "suite.md").read_text().splitlines() if line.startswith(("| one", "| two"))]
+    assert rows == [f"| {name} | 0 | 99.00 % | 0.0500 | 40 | 30 | 98.00 % |  | 300 | 9 |" for name in ("one", "two")]
+
+
+def test_the_numbers_of_a_run_are_read_from_its_folder(suite, tmp_path):
+    (tmp_path / "summary.md").write_text(SUMMARY)
+    row = {"accuracy": 0.995, "out_of_distribution": 0.3155, "density": 0.03326, "seconds": 1034.5, "edges": None}
+    assert suite.collect(tmp_path) == row
+    assert "| none | none |" in suite.table([{**row, "configuration": "one", "seed": 0}])
+
+
+def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, monkeypatch, capsys):
+    monkeypatch.setattr(suite, "run", lambda name, seed, root: found(edges=47, density=0.0401))
+    assert suite.main(["--nightly"]) == 0
+    monkeypatch.setattr(suite, "run", lambda name, seed, root: found(edges=49 if name == "two" else None))
+    assert suite.main(["--nightly"]) == 1
+    assert "one: edges None, header 40 (9.0 s)\ntwo: edges 49, header 40 (9.0 s)\n" in capsys.readouterr().out
+
+
+def test_every_measured_line_of_a_shipped_configuration_is_read(suite):
+    lines = [path for path in SOURCE.parents[1].glob("configs/*.yaml") if "# measured:" in path.read_text()]
+    for path in lines:
+        header = suite.measured(path)
+        assert {"seed", "accuracy", "density", "edges"} <= header.keys(), path
+        assert json.dumps(header) in path.read_text()

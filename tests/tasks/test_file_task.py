@@ -1,0 +1,87 @@
+"""A task from a JSON-lines file: what it reads, and what it says of lines that are wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from sparselit.tasks import FileTask
+
+from sparselit.errors import SparselitError
+from sparselit.soundness import examine
+
+GOOD = {"prompt": "abc=", "answer": "a", "wrong": "b", "corrupted": "bbc="}
+
+
+def lines():
+    for i in range(400):
+        first, other = "xy" if i % 2 else "yx"
+        yield {"prompt": f"{first}{i:03}=", "answer": first * 2, "wrong": other * 2, "corrupted": f"{other}{i:03}="}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def run(*rows):
+        path = tmp_path / "my_task.jsonl"
+        text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+        path.write_text(text + "\n", encoding="utf-8")
+        return str(path)
+
+    return run
+
+
+def test_characters_and_long_answers_are_tokens_and_every_line_is_used(write):
+    task = FileTask(write(*lines()))
+    assert {*"xy=0123456789", "xx", "yy"} == set(task.vocabulary)
+    assert task.max_length == 5
+    assert sum(len(task.split(s).length) for s in ("train", "discovery", "selection", "report")) == 400
+    examples = task.split("report")
+    assert task.decode([examples.answer[0]]) == 2 * task.decode(examples.tokens[0, :1])
+    assert task.split("out_of_distribution") is None
+
+
+def test_strata_and_empty_lines_and_missing_counterparts(write):
+    rows = [{"prompt": f"{i}", "answer": "a", "wrong": "b", "stratum": "odd" if i % 2 else "even"} for i in range(99)]
+    task = FileTask(write(*rows, "", ""))
+    assert task.strata == ("even", "odd")
+    examples = task.split("train")
+    assert examples.corrupted.equal(examples.tokens)
+
+
+def test_a_file_is_checked_like_any_task(write):
+    found = examine(FileTask(write(*lines())))
+    assert any(
+        fault.startswith("last token") or "fixed position" in fault for fault in found.faults
+    )  # the first letter
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{'prompt': 3}", "line 2: not an example .*: Expecting property name"),
+        ("[1, 2]", "line 2: not an example .*: '\\[1, 2\\]' is no mapping"),
+        ({"prompt": "abd="}, "line 2: not an example .*: 'answer' is missing"),
+        ({**GOOD, "prompt": 3}, "line 2: .*'prompt' must be a text, got 3"),
+        ({**GOOD, "label": "a"}, "line 2: .*unknown key 'label'"),
+        ({**GOOD, "answer": "b"}, "line 2: the answer and the wrong answer are both 'b'"),
+        ({**GOOD, "answer": "c", "corrupted": None}, "line 2: the answer to 'abc=' is 'c', and 'a' in .*line 1"),
+        ({**GOOD, "corrupted": "bb="}, "line 2: the counterpart has 3 tokens and the prompt 4"),
+        ({**GOOD, "prompt": ""}, "line 2: the prompt must be a text of at least one token"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named_in_one_line(write, row, message):
+    with pytest.raises(SparselitError, match=message) as error:
+        FileTask(write(GOOD, row))
+    assert "my_task.jsonl" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_answer_outside_of_a_given_vocabulary_and_a_file_that_is_not_there_are_named(write, tmp_path):
+    with pytest.raises(SparselitError, match=r"line 1: the answer 'a' is not one token of the vocabulary"):
+        FileTask(write({**GOOD, "prompt": "bc=", "corrupted": None}), vocabulary=["b", "c", "="])
+    with pytest.raises(SparselitError, match=r"data\.path: cannot read .*nowhere\.jsonl: No such file"):
+        FileTask(str(tmp_path / "nowhere.jsonl"))
+    with pytest.raises(SparselitError, match=r"data\.path: .* holds no examples"):
+        FileTask(write())
+    with pytest.raises(SparselitError, match=r"data\.train_share must lie in \(0, 1\), got 2"):
+        FileTask(write(GOOD), train_share=2)
