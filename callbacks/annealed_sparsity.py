@@ -30,16 +30,15 @@ class AnnealedSparsity(Sparsifier):
 
     def cut(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor] | None:
         """Keep the same entries as :meth:`update`, large tensors on the CPU in a fraction of the time."""
-        kept, masks = self.targets(step), {}
-        for budget in self.budgets:
-            mask = self._cut_one(budget, tensors[budget.name], kept[budget.name])
-            if self.needs_masks:
-                masks[budget.name] = mask
+        kept = self.targets(step)
+        cut = {b.name: self._cut_one(b, tensors[b.name], kept[b.name]) for b in self.budgets}
+        masks = {name: mask for name, mask in cut.items() if mask is not None}
         return masks if self.needs_masks else None
 
-    def _cut_one(self, budget: Budget, weight: Tensor, k: int) -> Tensor:
+    def _cut_one(self, budget: Budget, weight: Tensor, k: int) -> Tensor | None:
+        """Project one tensor; its mask where masks are needed."""
         if k == budget.numel:
-            return torch.ones_like(weight, dtype=torch.bool)
+            return torch.ones_like(weight, dtype=torch.bool) if self.needs_masks else None
         found = None
         if weight.device.type == "cpu" and weight.is_contiguous() and budget.numel >= SMALL and not budget.floor:
             found = keep_largest_(weight, k, self.thresholds.get(budget.name))
@@ -47,7 +46,5 @@ class AnnealedSparsity(Sparsifier):
             mask = select(weight.abs(), k, floor=budget.floor, per=budget.per)
             weight.masked_fill_(~mask, 0.0)
             return mask
-        index, self.thresholds[budget.name] = found
-        if not self.needs_masks:
-            return weight
-        return torch.zeros(budget.numel, dtype=torch.bool).index_fill_(0, index, True).reshape(weight.shape)
+        self.thresholds[budget.name] = found
+        return weight != 0 if self.needs_masks else None
