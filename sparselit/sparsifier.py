@@ -284,7 +284,7 @@ class Sparsifier(Callback, ABC):
         """Hide the gradient of dead entries where ``grads`` says so, before it is clipped."""
         tensors = self.tensors(pl_module)
         self.before_step(tensors, self.step + 1)
-        if self.grads == "masked":
+        if self.masks_gradients:
             for name, mask in self.live(pl_module).items():
                 gradient = tensors[name].grad
                 if gradient is not None:
@@ -329,6 +329,11 @@ class Sparsifier(Callback, ABC):
         self._resumed = True
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def masks_gradients(self) -> bool:
+        """Whether the optimizer is not to see the gradient of dead entries now."""
+        return self.grads == "masked"
 
     @property
     def needs_masks(self) -> bool:

@@ -22,6 +22,7 @@ from sparselit.callbacks import (
     GradualPruning,
     ProximalSparsity,
     RiglSparsity,
+    SelfPacedSparsity,
     SnipSparsity,
     StaticSparsity,
 )
@@ -224,6 +225,9 @@ SPARSIFIERS = {
     "gradual": lambda: GradualPruning(Schedule(to=0.1, end=0.8), every_n_steps=2),
     "acdc": lambda: AcdcSparsity(0.2, begin=2, every_n_steps=3),
     "proximal": lambda: ProximalSparsity(Schedule(to=0.2, end=0.4), until=0.5),
+    "self-paced": lambda: SelfPacedSparsity(
+        Schedule(to=0.05, end=8), loss_below=0.35, memory=0.5, spike=1.1, patience=2, shrink=0.05, finish=13
+    ),
 }
 
 
