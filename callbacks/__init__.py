@@ -11,6 +11,7 @@ from .rigl_sparsity import RiglSparsity
 from .self_paced_sparsity import SelfPacedSparsity
 from .semi_structured_sparsity import SemiStructuredSparsity
 from .snip_sparsity import SnipSparsity
+from .sparse_compute import SparseCompute
 from .sparsity_monitor import SparsityMonitor
 from .static_sparsity import StaticSparsity
 
@@ -26,6 +27,7 @@ __all__ = [
     "SelfPacedSparsity",
     "SemiStructuredSparsity",
     "SnipSparsity",
+    "SparseCompute",
     "SparsityMonitor",
     "StaticSparsity",
 ]

@@ -27,6 +27,10 @@ class RiglSparsity(DynamicSparsity):
         if self.is_due(step):
             self._gradients = {n: w.grad.abs() for n, w in tensors.items() if w.grad is not None}
 
+    def reads_gradients(self, step: int) -> bool:
+        """Where an exchange is due."""
+        return self.is_due(step)
+
     def share(self, step: int) -> float:
         """Share of the living weights that is exchanged after step ``step``, in [0, 1]."""
         return self.drop / 2 * (1 + math.cos(math.pi * step / max(1.0, steps(self.until, self.total_steps))))

@@ -144,6 +144,10 @@ class Sparsifier(Callback, ABC):
             step: number that the step has when it is applied, 1 for the first.
         """
 
+    def reads_gradients(self, step: int) -> bool:
+        """Whether :meth:`before_step` needs the gradient of dead entries in the step that becomes number ``step``."""
+        return False
+
     def check(self, budgets: Sequence[Budget]) -> None:
         """Refuse budgets that the method cannot keep; overridden by methods with limits of their own.
 
