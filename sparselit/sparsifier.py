@@ -77,7 +77,7 @@ class Sparsifier(Callback, ABC):
         self.step = 0  # applied optimizer steps, of all optimizers together
         self.masks: dict[str, Tensor] = {}  # live entries by tensor, where they are needed
         self.total_steps = -1  # length of the run, optimizer steps; -1 where it is not known
-        self.thresholds: dict[str, float] = {}  # smallest magnitudes of the last projection, hints for the next one
+        self.thresholds: dict[str, float] = {}  # limits of the last projection, hints for the next one
         self._module: nn.Module | None = None
         self._budgets: list[Budget] | None = None
         self._handles: list[RemovableHandle] = []

@@ -52,7 +52,7 @@ def pattern_of(live: Tensor) -> Pattern:
         index = torch.from_numpy(np.flatnonzero(live.detach().contiguous().numpy() != 0))
     else:
         index = live.detach().reshape(-1).nonzero().flatten()
-    row, column = index // columns, index % columns
+    row, column = torch.div(index, columns, rounding_mode="floor").int(), (index % columns).int()
     by_column = torch.sort(column, stable=True).indices
     return Pattern(index, column, _begins(row, rows), by_column, row[by_column], _begins(column, columns))
 
@@ -60,7 +60,7 @@ def pattern_of(live: Tensor) -> Pattern:
 def _begins(line: Tensor, count: int) -> Tensor:
     """Number of the first entry of each line."""
     sizes = torch.bincount(line, minlength=count)
-    return sizes.cumsum(0) - sizes
+    return (sizes.cumsum(0) - sizes).int()
 
 
 def sparse_linear(

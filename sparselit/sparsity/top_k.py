@@ -28,7 +28,7 @@ def largest(weight: Tensor, k: int, hint: float | None = None) -> Tensor | None:
     Args:
         weight: finite contiguous tensor on the CPU, of any shape and floating dtype.
         k: number of entries, in [1, numel].
-        hint: smallest magnitude that was kept of a similar tensor, null for none.
+        hint: about the smallest magnitude that will be kept, null for none.
 
     Returns:
         The indices in ascending order; null where fewer than ``k`` entries are not zero, so that zeros would have to
@@ -47,8 +47,8 @@ def keep_largest_(weight: Tensor, k: int, hint: float | None = None) -> float | 
         hint: what this function returned for a similar tensor, null for none.
 
     Returns:
-        The smallest magnitude that is kept; null where fewer than ``k`` entries are not zero, and then the tensor is
-        unchanged.
+        A limit: nothing that is kept is smaller, nothing that goes is larger. Null where fewer than ``k`` entries are
+        not zero, and then the tensor is unchanged.
     """
     found = _find(weight, k, hint)
     if found is None:
@@ -64,7 +64,7 @@ def keep_largest_(weight: Tensor, k: int, hint: float | None = None) -> float | 
     else:
         flat.zero_()  # the limit may lie between two numbers of this precision
     flat.index_copy_(0, index, values)
-    return float(found.values[found.kept].min())
+    return found.limit
 
 
 class _Found(NamedTuple):

@@ -87,7 +87,9 @@ def test_six_ways_to_select_agree_bit_for_bit(kind, dtype):
                 assert found is not None
                 assert found.tolist() == sorted(expected[0])
                 kept = weight.clone()
-                assert keep_largest_(kept, k, hint) == weight.flatten()[found].abs().min()
+                limit = keep_largest_(kept, k, hint)
+                assert limit <= weight.flatten()[found].abs().min()
+                assert limit >= (weight - kept).abs().max()
                 assert kept.flatten().nonzero().flatten().tolist() == found.tolist()
 
 
@@ -95,7 +97,7 @@ def test_six_ways_to_select_agree_bit_for_bit(kind, dtype):
 def test_the_rest_becomes_positive_zero_and_what_stays_keeps_its_bits(dtype):
     weight = draw("tied", dtype)
     before, mask = weight.clone(), top_k_mask(weight, 500)
-    assert keep_largest_(weight, 500, hint=0.7) == before[mask].abs().min()
+    assert keep_largest_(weight, 500, hint=0.7) <= before[mask].abs().min()
     assert torch.equal(weight[mask], before[mask])
     assert not torch.signbit(weight[~mask]).any()
     assert weight.count_nonzero() == 500
