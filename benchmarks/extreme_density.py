@@ -49,12 +49,12 @@ def paced(**arguments: Any) -> SelfPacedSparsity:
 RUNS: dict[str, tuple[float, Callable[[], Sparsifier]]] = {
     "blind, eps 1e-7": (1e-7, lambda: AnnealedSparsity(schedule(), rules())),
     "blind, eps 0.01": (0.01, lambda: AnnealedSparsity(schedule(), rules())),
+    "turns back + L1, eps 1e-7": (1e-7, lambda: paced(finish=0.7, shrink=0.1)),
+    "turns back + L1, eps 0.01": (0.01, lambda: paced(finish=0.7, shrink=0.1)),
     "waits, eps 1e-7": (1e-7, lambda: paced(spike=None, patience=None)),
     "waits, eps 0.01": (0.01, lambda: paced(spike=None, patience=None)),
     "turns back, eps 1e-7": (1e-7, lambda: paced(finish=0.7)),
     "turns back, eps 0.01": (0.01, lambda: paced(finish=0.7)),
-    "turns back + L1, eps 1e-7": (1e-7, lambda: paced(finish=0.7, shrink=0.1)),
-    "turns back + L1, eps 0.01": (0.01, lambda: paced(finish=0.7, shrink=0.1)),
 }
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Study the collapse at extreme density.")
     parser.add_argument("--output", type=Path, help="file of the figure, .png")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
-    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of each run, at least 700")
+    parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each run, at least 700")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
