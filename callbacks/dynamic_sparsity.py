@@ -8,10 +8,11 @@ from typing import Literal
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Moments
+from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Budget, Rule
+from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.regrowth import drop_and_grow, generator, random_scores
-from sparselit.sparsity.schedule import Schedule, steps
+from sparselit.sparsity.schedule import steps
 
 from .static_sparsity import StaticSparsity
 
@@ -21,7 +22,7 @@ class DynamicSparsity(StaticSparsity):
 
     Mocanu et al. 2018 (arXiv 1707.04780), algorithm 2. Grown weights start at 0. A random choice depends only on the
     seed, the step and the tensor's name, so that a resumed run makes the same ones. Other growth rules override
-    :meth:`scores`.
+    :meth:`scores`, other shares of exchanged weights :meth:`share`.
 
     Args:
         density: share of living weights in (0, 1]; a schedule is refused, because the number never changes.
@@ -32,6 +33,8 @@ class DynamicSparsity(StaticSparsity):
         every_n_steps: optimizer steps between two exchanges, at least 1.
         drop: share of the living weights that each exchange drops, in [0, 1].
         until: moment after which the masks stay; a fraction of the run in [0, 1], or optimizer steps above 1.
+        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
+        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -39,7 +42,7 @@ class DynamicSparsity(StaticSparsity):
 
     def __init__(
         self,
-        density: float | Schedule,
+        density: Density,
         rules: list[Rule] | None = None,
         moments: Moments = "reset",
         mask: Literal["random", "magnitude"] = "random",
@@ -47,8 +50,10 @@ class DynamicSparsity(StaticSparsity):
         every_n_steps: int = 100,
         drop: float = 0.3,
         until: float = 0.75,
+        grads: Gradients = "masked",
+        distribution: Distribution = "uniform",
     ) -> None:
-        super().__init__(density, rules, moments, mask, seed)
+        super().__init__(density, rules, moments, mask, seed, grads, distribution)
         if every_n_steps < 1:
             raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
         if not 0 <= drop <= 1:
@@ -66,13 +71,13 @@ class DynamicSparsity(StaticSparsity):
 
     def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """The masks of the step before, or new ones when an exchange is due."""
-        if step % self.every_n_steps or step > steps(self.until, self.total_steps):
+        if not self.is_due(step):
             return self.masks
         return {
             budget.name: drop_and_grow(
                 tensors[budget.name],
                 self.masks[budget.name],
-                self.drop,
+                self.share(step),
                 self.scores(budget, tensors[budget.name], step),
                 floor=budget.floor,
                 per=budget.per,
@@ -80,12 +85,20 @@ class DynamicSparsity(StaticSparsity):
             for budget in self.budgets
         }
 
+    def is_due(self, step: int) -> bool:
+        """Whether weights are exchanged after step ``step``."""
+        return step % self.every_n_steps == 0 and step <= steps(self.until, self.total_steps)
+
+    def share(self, step: int) -> float:
+        """Share of the living weights that is exchanged after step ``step``, in [0, 1]."""
+        return self.drop
+
     def scores(self, budget: Budget, weight: Tensor, step: int) -> Tensor:
         """Which dead entries grow: those with the highest of these non-negative scores, here random ones.
 
         Args:
             budget: the tensor's budget.
-            weight: the tensor; its gradient of this step is still there.
+            weight: the tensor.
             step: number of applied optimizer steps.
         """
         return random_scores(weight.shape, generator(self.seed, step, budget.name), weight.device)

@@ -1,27 +1,47 @@
-"""Annealing that waits: the density follows its schedule only while the model still does its task."""
+"""Annealing that waits and turns back: the density falls only while the model still does its task."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Moments
+from sparselit.examples import Examples
+from sparselit.interlude import undisturbed
+from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Rule
-from sparselit.sparsity.schedule import Schedule
+from sparselit.sparsity.distribution import Distribution
+from sparselit.sparsity.pace import Pace, Verdict
+from sparselit.sparsity.proximal import shrink_
+from sparselit.sparsity.schedule import steps
+from sparselit.sparsity.snapshot import restore_, take
 
 from .annealed_sparsity import AnnealedSparsity
 
+#: Share of the living entries that must have gone since the last snapshot for a new one to be taken.
+_FALLEN = 0.03
+#: Rollbacks to one snapshot after which the one before it is tried.
+_TRIES = 3
+
 
 class SelfPacedSparsity(AnnealedSparsity):
-    """Top-k projection whose schedule stands still while the running loss is too high.
+    """Top-k projection whose schedule waits while the running loss is too high, and is taken back when it breaks.
 
-    Annealed blindly, a model that loses a weight it needs goes on losing weights while it recovers, and collapses. Here
-    the schedule has a clock of its own, which advances by one with each optimizer step after which the running loss is
-    below ``loss_below``. Let the schedule end well before the run, so that there is time to wait.
+    Annealed blindly, a model that loses a weight it needs goes on losing weights while it recovers, and collapses
+    (``docs/extreme_density.md``). Here the schedule has a clock of its own, which advances with each optimizer step
+    after which the running loss is below ``loss_below``; snapshots are taken on the way. When the loss rises or the
+    clock stands still for too long, weights, optimizer and clock go back to the last snapshot, and clock and learning
+    rate go on at 0.7 times their speed.
+
+    The end: from ``finish`` on, or as soon as the density is reached, the sparsest state that holds on the selection
+    split is locked and trained on without the penalty. A model that does not hold when the run ends is replaced by the
+    sparsest snapshot that does, and a warning says why.
 
     Args:
         density: share of living weights in (0, 1], a schedule over the clock's steps.
@@ -29,6 +49,16 @@ class SelfPacedSparsity(AnnealedSparsity):
         moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         loss_below: running training loss under which the density falls, nats, above 0.
         memory: weight of the past in the running loss, in [0, 1); 0.9 averages over about ten batches.
+        shrink: L1 penalty: each step shrinks sparsified weights by this times the learning rate, at least 0. It keeps
+            weights moving when the task's gradient is gone, so that what is cut is what nobody holds up.
+        spike: multiple of ``loss_below``, above 1, at which the running loss asks for a rollback; null for never.
+        patience: optimizer steps without an advance that ask for a rollback, at least 1; null for never.
+        finish: latest moment at which the support is locked; a fraction of the run in [0, 1], or optimizer steps
+            above 1; null never locks it.
+        hold: accuracy on the selection split that a state needs in order to hold, in [0, 1].
+        snapshots: number of snapshots that are kept, at least 1.
+        grads: the gradient that the optimizer sees: ``dense``, or ``masked`` to the live entries.
+        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -36,52 +66,233 @@ class SelfPacedSparsity(AnnealedSparsity):
 
     def __init__(
         self,
-        density: float | Schedule,
+        density: Density,
         rules: list[Rule] | None = None,
         moments: Moments = "keep",
         loss_below: float = 0.1,
         memory: float = 0.9,
+        shrink: float = 0.0,
+        spike: float | None = 4.0,
+        patience: int | None = 200,
+        finish: float | None = None,
+        hold: float = 0.99,
+        snapshots: int = 8,
+        grads: Gradients = "dense",
+        distribution: Distribution = "uniform",
     ) -> None:
-        super().__init__(density, rules, moments)
-        if not loss_below > 0:
-            raise SparselitError(f"loss_below must be positive, got {loss_below}")
-        if not 0 <= memory < 1:
-            raise SparselitError(f"memory must lie in [0, 1), got {memory}")
-        self.loss_below = loss_below
-        self.memory = memory
-        self.clock = 0
-        self.running_loss: float | None = None
+        super().__init__(density, rules, moments, grads, distribution)
+        for key, good, wanted in (
+            ("loss_below", loss_below > 0, "be positive"),
+            ("memory", 0 <= memory < 1, "lie in [0, 1)"),
+            ("shrink", shrink >= 0, "be at least 0"),
+            ("spike", spike is None or spike > 1, "be above 1, or null"),
+            ("patience", patience is None or patience >= 1, "be at least 1, or null"),
+            ("finish", finish is None or finish >= 0, "be a fraction in [0, 1], a number of steps, or null"),
+            ("hold", 0 <= hold <= 1, "lie in [0, 1]"),
+            ("snapshots", snapshots >= 1, "be at least 1"),
+        ):
+            if not good:
+                raise SparselitError(f"{key} must {wanted}, got {locals()[key]}")
+        self.loss_below, self.memory, self.shrink = loss_below, memory, shrink
+        self.spike, self.patience, self.finish = spike, patience, finish
+        self.hold, self.keep_snapshots = hold, snapshots
+        self.pace = Pace()
+        self.locked = False
+        self.snapshots: list[dict[str, Any]] = []  # the newest last
+        self._waits = 0  # steps on which the clock stood still
+        self._concluded = False
+        self._lowered: list[tuple[dict[str, Any], float]] = []
+
+    # -- what the base asks -------------------------------------------------------------------------------------------
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether ``finish`` or the density is a fraction of the run."""
+        return (self.finish is not None and 0 < self.finish <= 1) or super().needs_length
+
+    @property
+    def masks_gradients(self) -> bool:
+        """Also once the support is locked."""
+        return self.locked or super().masks_gradients
 
     def targets(self, step: int) -> dict[str, int]:
         """Number of living entries of every sparsified tensor at the clock's present position, whatever the step."""
-        return super().targets(self.clock)
+        return super().targets(self.pace.clock)  # type: ignore[arg-type]
+
+    def before_step(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Remember the support where it is locked."""
+        if self.locked:
+            self._support = {name: weight != 0 for name, weight in tensors.items()}
+
+    def prepare(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Shrink by the penalty's share of this step; once locked, leave dead what is dead."""
+        for name, weight in tensors.items():
+            if self.locked:
+                weight.masked_fill_(~self._support[name], 0.0)
+            else:
+                shrink_(weight, self.shrink * self.learning_rate(weight))
+
+    # -- when ---------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hook onto the optimizers; the learning rate is lowered within a step only, for schedulers own it."""
+        super().on_fit_start(trainer, pl_module)
+        self._concluded = False
+        hooks = [optimizer.register_step_pre_hook(self._lower) for optimizer in trainer.optimizers]
+        hooks += [optimizer.register_step_post_hook(self._raise) for optimizer in trainer.optimizers]
+        self._handles += hooks
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance the clock where the running loss allows it; every process takes the same decision."""
+        """Let the density fall, wait, or go back; every process takes the same decision."""
         if isinstance(outputs, dict) and isinstance(outputs.get("loss"), Tensor):
             loss = float(trainer.strategy.reduce(outputs["loss"].detach().float(), reduce_op="mean"))
-            past = loss if self.running_loss is None else self.running_loss
-            self.running_loss = self.memory * past + (1 - self.memory) * loss
-            if max(loss, self.running_loss) < self.loss_below:
-                self.clock += 1
+            if not self.locked:
+                self._decide(loss, trainer, pl_module)
+        if trainer.global_step == trainer.max_steps:
+            self._conclude(trainer, pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so where the model did not get as sparse as it was told to."""
-        final = {budget.name: budget.k(max(self.total_steps, self.clock), self.total_steps) for budget in self.budgets}
-        if sum(final.values()) < sum(self.targets(self.step).values()):
-            rank_zero_warn(
-                f"the density stopped at {self.density_now:.4g}: the running loss was above {self.loss_below} for "
-                f"{self.step - self.clock} of {self.step} steps; train longer, or ask for a higher density"
-            )
+        """A run that ends early is concluded as well."""
+        self._conclude(trainer, pl_module)
+
+    def _decide(self, loss: float, trainer: Trainer, module: LightningModule) -> None:
+        before, arrived = self.pace.clock, self._arrived
+        verdict = self.pace.observe(
+            loss, self.loss_below, self.memory, self.spike, self.patience, bool(self.snapshots), arrived
+        )
+        self._waits += self.pace.clock == before
+        if verdict == "fall":
+            fallen = sum(self.targets(self.step).values())
+            if not self.snapshots or fallen <= (1 - _FALLEN) * self.snapshots[-1]["kept"]:
+                self._snapshot(before, trainer, module)
+        elif verdict != "wait":
+            self._roll_back(verdict, trainer, module)
+        over = self.finish is not None and self.step >= steps(self.finish, self.total_steps)
+        settled = arrived and verdict == "fall" and (self.pace.running_loss or 0.0) < self.loss_below / 3
+        if self.finish is not None and (over or settled or self.pace.given_up):
+            self._lock(trainer, module)
+
+    @property
+    def _arrived(self) -> bool:
+        """Whether the schedule has nothing left to take."""
+        return all(budget.k(self._end, self.total_steps) == k for budget, k in self._pairs())
+
+    @property
+    def _end(self) -> int:
+        return max(self.total_steps, int(self.pace.clock) + 1)
+
+    def _pairs(self) -> list[tuple[Any, int]]:
+        kept = self.targets(self.step)
+        return [(budget, kept[budget.name]) for budget in self.budgets]
+
+    # -- there and back -----------------------------------------------------------------------------------------------
+
+    def _snapshot(self, clock: float, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the state of this step, whose weights were cut at ``clock``."""
+        for older in self.snapshots:
+            older["optimizers"] = []  # only the newest one is likely to be gone back to
+        now, self.pace.clock = self.pace.clock, clock
+        kept = sum(self.targets(self.step).values())
+        self.pace.clock = now
+        about = {"clock": clock, "step": self.step, "kept": kept, "tries": 0, "loss": self.pace.running_loss}
+        self.snapshots = [*self.snapshots, {**about, **take(module, trainer.optimizers)}][-self.keep_snapshots :]
+
+    def _restore(self, snapshot: Mapping[str, Any], trainer: Trainer, module: LightningModule) -> None:
+        restore_(snapshot, module, trainer.optimizers)
+        self.pace.clock = snapshot["clock"]
+        self.thresholds = {}
+        if self.needs_masks:
+            self.masks = {name: weight.detach() != 0 for name, weight in self.tensors(module).items()}
+
+    def _roll_back(self, reason: Verdict, trainer: Trainer, module: LightningModule) -> None:
+        """Go back to the newest snapshot, or to the one before it when that has failed too often."""
+        if self.snapshots[-1]["tries"] >= _TRIES and len(self.snapshots) > 1:
+            self.snapshots.pop()
+        snapshot = self.snapshots[-1]
+        snapshot["tries"] += 1
+        self._restore(snapshot, trainer, module)
+        self.pace.back_to(snapshot["clock"], snapshot["loss"], reason)
+
+    def _lock(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the sparsest state that holds and fix its support, or wait for one."""
+        self._keep_what_holds(trainer, module)
+        self.locked = True
+        self.pace.lr_factor = max(self.pace.lr_factor, 0.3)  # the support cannot break any more
+
+    def _keep_what_holds(self, trainer: Trainer, module: LightningModule) -> float | None:
+        """Leave the present state where it holds; otherwise restore the sparsest snapshot that does.
+
+        Returns:
+            Its score; null where nothing could be scored, or nothing holds.
+        """
+        score = _accuracy(trainer, module)
+        if score is not None and score >= self.hold:
+            return score
+        if score is None and not self.pace.given_up and (self.pace.running_loss or 0.0) < self.loss_below:
+            return None
+        here = take(module, trainer.optimizers), self.pace.clock
+        for snapshot in sorted(self.snapshots, key=lambda s: (s["kept"], -s["step"])):
+            self._restore(snapshot, trainer, module)
+            score = _accuracy(trainer, module)
+            if score is None or score >= self.hold:
+                return score
+        self._restore({**here[0], "clock": here[1]}, trainer, module)
+        return None
+
+    def _conclude(self, trainer: Trainer, module: LightningModule) -> None:
+        """Leave a model that holds, and say so where it is not as sparse as it was told to be."""
+        if self._concluded or not self.step:
+            return
+        self._concluded = True
+        score = self._keep_what_holds(trainer, module) if self.snapshots else _accuracy(trainer, module)
+        if self._arrived:
+            return
+        why = f"the running loss was above {self.loss_below} for {self._waits} of {self.step} steps"
+        if self.pace.rollbacks:
+            why += f", with {self.pace.spikes} rollbacks after a rise and {self.pace.stalls} after a standstill"
+        held = "" if score is None else f"; it holds with {score:.2%} on the selection split"
+        rank_zero_warn(
+            f"the density stopped at {self.density_now:.4g}: {why}{held}; train longer, or ask for a higher density"
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _lower(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._lowered = [(group, group["lr"]) for group in optimizer.param_groups]
+        for group, lr in self._lowered:
+            group["lr"] = lr * self.pace.lr_factor
+
+    def _raise(self, *_: Any) -> None:
+        for group, lr in self._lowered:
+            group["lr"] = lr
+        self._lowered = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The base's state, the clock and the running loss."""
-        return {**super().state_dict(), "clock": self.clock, "running_loss": self.running_loss}
+        """The base's state, the pace, the snapshots and whether the support is locked."""
+        own = {"pace": asdict(self.pace), "locked": self.locked, "waits": self._waits, "snapshots": self.snapshots}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.clock, self.running_loss = state_dict["clock"], state_dict["running_loss"]
+        self.pace = Pace(**state_dict["pace"])
+        self.locked, self._waits = state_dict["locked"], state_dict["waits"]
+        self.snapshots = list(state_dict["snapshots"])
+
+
+def _accuracy(trainer: Trainer, module: LightningModule) -> float | None:
+    """Share of right answers on the selection split; null where the data are no examples of a task."""
+    data = getattr(trainer, "datamodule", None)
+    loader = data.val_dataloader() if data is not None else None
+    right, seen = 0, 0
+    with undisturbed(module), torch.no_grad():
+        for batch in loader or ():
+            if not isinstance(batch, Examples):
+                return None
+            tokens, at, answer = (field.to(module.device) for field in (batch.tokens, batch.length - 1, batch.answer))
+            right += int((module(tokens, at).argmax(-1) == answer).sum())
+            seen += len(answer)
+    return right / seen if seen else None

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import is_logging_step
-from sparselit.sparsity.density import dead_lines, density_table
+from sparselit.sparsifier import is_logging_step, sparsifiers_of
+from sparselit.sparsity.density import Row, Turnover, dead_lines, density_table, total
 
 
 class SparsityMonitor(Callback):
-    """Logs the density of every matrix and its rows and columns without a weight, with or without a sparsifier.
+    """Logs the density of every matrix, its dead rows and columns and how its support moves.
 
-    Logged per parameter with at least two dimensions: ``density/<name>``, ``dead_rows/<name>`` (output neurons, dim 0)
-    and ``dead_columns/<name>`` (input channels, dim 1).
+    Works with or without a sparsifier. Logged per parameter with at least two dimensions: ``density/<name>``,
+    ``dead_rows/<name>`` (output neurons, dim 0), ``dead_columns/<name>`` (input channels, dim 1), ``threshold/<name>``
+    (smallest living magnitude), ``churn/<name>`` (share of the living entries that were dead at the measurement
+    before) and ``ever_live/<name>`` (share of entries that lived at any measurement); and per rule of a sparsifier
+    ``rule_density/<pattern>`` and ``rule_target/<pattern>``.
 
     Args:
         every_n_steps: optimizer steps between two measurements, at least 1; null for the trainer's
@@ -29,6 +33,7 @@ class SparsityMonitor(Callback):
         if every_n_steps is not None and every_n_steps < 1:
             raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
+        self._turnover: dict[str, Turnover] = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -38,9 +43,45 @@ class SparsityMonitor(Callback):
             return
         if not self.every_n_steps and not is_logging_step(trainer):
             return
-        matrices = {name: p for name, p in pl_module.named_parameters() if p.ndim >= 2}
+        matrices = {name: p.detach() for name, p in pl_module.named_parameters() if p.ndim >= 2}
         for row in density_table(matrices):
-            rows, columns = dead_lines(matrices[row.name])
-            values = {"density": row.density, "dead_rows": float(rows), "dead_columns": float(columns)}
-            for key, value in values.items():
+            for key, value in self._measure(row, matrices[row.name]).items():
                 pl_module.log(f"{key}/{row.name}", value, batch_size=1)
+        for key, value in _by_rule(trainer, pl_module).items():
+            pl_module.log(key, value, batch_size=1)
+
+    def _measure(self, row: Row, weight: Tensor) -> dict[str, float]:
+        rows, columns = dead_lines(weight)
+        turnover = self._turnover.setdefault(row.name, Turnover())
+        churn = turnover.observe(weight)
+        magnitude = weight.abs()
+        smallest = magnitude.masked_fill_(magnitude == 0, float("inf")).min() if row.nonzero else 0.0
+        return {
+            "density": row.density,
+            "dead_rows": float(rows),
+            "dead_columns": float(columns),
+            "threshold": float(smallest),
+            "churn": churn,
+            "ever_live": turnover.ever,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The supports seen so far, one bit an entry."""
+        return {"turnover": {name: turnover.state() for name, turnover in self._turnover.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._turnover = {name: Turnover.of(state) for name, state in state_dict.get("turnover", {}).items()}
+
+
+def _by_rule(trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    """Density and target of the tensors of each rule, over all sparsifiers."""
+    found: dict[str, float] = {}
+    for sparsifier in sparsifiers_of(trainer):
+        tensors, kept = sparsifier.tensors(module), sparsifier.targets(sparsifier.step)
+        for rule in dict.fromkeys(budget.rule for budget in sparsifier.budgets if budget.rule):
+            budgets = [budget for budget in sparsifier.budgets if budget.rule == rule]
+            rows = density_table({budget.name: tensors[budget.name] for budget in budgets})
+            found[f"rule_density/{rule}"] = total(rows).density
+            found[f"rule_target/{rule}"] = sum(kept[b.name] for b in budgets) / sum(b.numel for b in budgets)
+    return found

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Moments, Sparsifier
+from sparselit.sparsifier import Density, Gradients, Moments, Sparsifier
 from sparselit.sparsity.budget import Budget, Rule
+from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.regrowth import generator, random_scores
-from sparselit.sparsity.schedule import Schedule
 
 
 class StaticSparsity(Sparsifier):
@@ -24,6 +24,8 @@ class StaticSparsity(Sparsifier):
         moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         mask: ``random``, or ``magnitude`` for the largest weights at the start.
         seed: seed of the random masks.
+        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
+        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -33,13 +35,15 @@ class StaticSparsity(Sparsifier):
 
     def __init__(
         self,
-        density: float | Schedule,
+        density: Density,
         rules: list[Rule] | None = None,
         moments: Moments = "keep",
         mask: Literal["random", "magnitude"] = "random",
         seed: int = 0,
+        grads: Gradients = "masked",
+        distribution: Distribution = "uniform",
     ) -> None:
-        super().__init__(density, rules, moments)
+        super().__init__(density, rules, moments, grads, distribution)
         if mask not in ("random", "magnitude"):
             raise SparselitError(f"mask must be random or magnitude, got {mask!r}")
         self.mask = mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,15 +15,19 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sparselit.errors import SparselitError
-from sparselit.sparsity.budget import Budget, Rule, plan
+from sparselit.sparsity.budget import Budget, Rule, check_distribution, plan
 from sparselit.sparsity.density import density_table, total
+from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.schedule import Schedule, as_schedule
 
 #: What happens to the optimizer's moments of dead entries, see :class:`Sparsifier`.
 Moments = Literal["keep", "mask", "reset"]
 
-#: From the sparsified tensors and the step to their masks.
-Decision = Callable[[Mapping[str, Tensor], int], Mapping[str, Tensor]]
+#: What the optimizer sees of the gradient of dead entries, see :class:`Sparsifier`.
+Gradients = Literal["dense", "masked"]
+
+#: A density of a callback: a number, a schedule, or a list of schedules one after the other.
+Density = float | Schedule | list[Schedule]
 
 
 class Sparsifier(Callback, ABC):
@@ -34,11 +38,16 @@ class Sparsifier(Callback, ABC):
     precision does not count. Subclasses implement :meth:`update` and, where the first masks differ, :meth:`start`.
 
     Args:
-        density: share of non-zero weights in (0, 1], from the first step on; or a schedule ``{to: 0.02, ...}``.
+        density: share of non-zero weights in (0, 1], from the first step on; or a schedule ``{to: 0.02, ...}``; or a
+            list of schedules, one after the other.
         rules: exceptions by parameter name; the first match wins. Without one, every parameter with at least two
             dimensions is sparsified and vectors stay dense.
         moments: the optimizer's moments (Adam, momentum): ``keep`` leaves them alone, ``mask`` zeroes them at dead
             entries after every step, ``reset`` zeroes them at an entry when it comes back to life.
+        grads: the gradient that clipping and the optimizer see: ``dense``, so that dead entries may come back, or
+            ``masked`` to the live ones.
+        distribution: how the tensors share the living entries: ``uniform`` (one density), ``er`` or ``erk``
+            (Erdős–Rényi: small matrices stay denser, the total is the same).
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -47,18 +56,32 @@ class Sparsifier(Callback, ABC):
     #: Whether the masks are part of the callback's state, because they do not follow from the weights.
     saves_masks: ClassVar[bool] = False
 
-    def __init__(self, density: float | Schedule, rules: list[Rule] | None = None, moments: Moments = "keep") -> None:
+    def __init__(
+        self,
+        density: Density,
+        rules: list[Rule] | None = None,
+        moments: Moments = "keep",
+        grads: Gradients = "dense",
+        distribution: Distribution = "uniform",
+    ) -> None:
         if moments not in ("keep", "mask", "reset"):
             raise SparselitError(f"moments must be keep, mask or reset, got {moments!r}")
+        if grads not in ("dense", "masked"):
+            raise SparselitError(f"grads must be dense or masked, got {grads!r}")
+        check_distribution("distribution", distribution)
         self.density = as_schedule(density)
         self.rules = list(rules or ())
         self.moments = moments
+        self.grads = grads
+        self.distribution = distribution
         self.step = 0  # applied optimizer steps, of all optimizers together
         self.masks: dict[str, Tensor] = {}  # live entries by tensor, where they are needed
         self.total_steps = -1  # length of the run, optimizer steps; -1 where it is not known
+        self.thresholds: dict[str, float] = {}  # limits of the last projection, hints for the next one
         self._module: nn.Module | None = None
         self._budgets: list[Budget] | None = None
         self._handles: list[RemovableHandle] = []
+        self._optimizers: Sequence[Optimizer] = ()
         self._resumed = False
 
     # -- what a subclass says ---------------------------------------------------------------------------------------
@@ -89,6 +112,42 @@ class Sparsifier(Callback, ABC):
         """
         return self.update(tensors, self.step)
 
+    def prepare(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Change the weights in place after an optimizer step, before it is decided which live; by default nothing.
+
+        Args:
+            tensors: the sparsified parameters by name, as the optimizer left them.
+            step: number of applied optimizer steps, 1 after the first.
+        """
+
+    def cut(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor] | None:
+        """Set all but the live entries to exactly zero, in place.
+
+        Args:
+            tensors: the sparsified parameters by name.
+            step: number of applied optimizer steps.
+
+        Returns:
+            Their masks; a faster way may give null where :attr:`needs_masks` is false.
+        """
+        masks = self.update(tensors, step)
+        for name, weight in tensors.items():
+            weight.masked_fill_(~masks[name], 0.0)
+        return masks
+
+    def before_step(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Look at the gradients of an optimizer step before they are masked and clipped; by default nothing.
+
+        Args:
+            tensors: the sparsified parameters by name; their gradients are those of the whole batch, the same in
+                every process. Mixed precision may skip the step, which then comes again under the same number.
+            step: number that the step has when it is applied, 1 for the first.
+        """
+
+    def reads_gradients(self, step: int) -> bool:
+        """Whether :meth:`before_step` needs the gradient of dead entries in the step that becomes number ``step``."""
+        return False
+
     def check(self, budgets: Sequence[Budget]) -> None:
         """Refuse budgets that the method cannot keep; overridden by methods with limits of their own.
 
@@ -114,7 +173,7 @@ class Sparsifier(Callback, ABC):
         Raises:
             SparselitError: a rule matches nothing, a floor does not fit, or a schedule lacks the length of the run.
         """
-        budgets = plan(module, self.density, self.rules)
+        budgets = plan(module, self.density, self.rules, self.distribution)
         self.check(budgets)
         if total_steps is not None:
             if self.needs_length and total_steps < 1:
@@ -154,9 +213,21 @@ class Sparsifier(Callback, ABC):
         """Share of live entries over all sparsified tensors at the current step, in (0, 1]."""
         return self.density_at(self.step)
 
+    def learning_rate(self, weight: Tensor) -> float:
+        """The learning rate with which the optimizers have just changed a parameter, 0 where none of them does."""
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                if any(weight is other for other in group["params"]):
+                    return float(group["lr"])
+        return 0.0
+
     def tensors(self, module: nn.Module) -> dict[str, nn.Parameter]:
         """The sparsified parameters of a module by name."""
         return {budget.name: module.get_parameter(budget.name) for budget in self.budgets}
+
+    def live(self, module: nn.Module) -> dict[str, Tensor]:
+        """Masks of the living entries by name: the method's own, or the entries that are not zero."""
+        return {n: self.masks.get(n, weight.detach() != 0) for n, weight in self.tensors(module).items()}
 
     # -- when: Lightning's hooks ------------------------------------------------------------------------------------
 
@@ -193,8 +264,9 @@ class Sparsifier(Callback, ABC):
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if not _was_skipped(optimizer):
                 self.step += 1
-                self._enforce(self.tensors(pl_module), self.update, trainer.optimizers)
+                self._enforce(self.tensors(pl_module), start=False)
 
+        self._optimizers = trainer.optimizers
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -204,12 +276,23 @@ class Sparsifier(Callback, ABC):
         self.validate(pl_module, self.total_steps)
         tensors = self.tensors(pl_module)
         continued = self._resumed or (trainer.global_step > 0 and self.step > 0)
-        if continued and (self.masks.keys() == tensors.keys() or not self._needs_masks):
+        if continued and (self.masks.keys() == tensors.keys() or not self.needs_masks):
             self.masks = {name: mask.to(tensors[name].device) for name, mask in self.masks.items()}
             return  # these weights are exact already, and their masks are not to be drawn again
         self.step = self.step if self._resumed else trainer.global_step
         self.masks = {}
-        self._enforce(tensors, lambda tensors, step: self.start(tensors), ())
+        self._enforce(tensors, start=True)
+
+    @torch.no_grad()
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Hide the gradient of dead entries where ``grads`` says so, before it is clipped."""
+        tensors = self.tensors(pl_module)
+        self.before_step(tensors, self.step + 1)
+        if self.masks_gradients:
+            for name, mask in self.live(pl_module).items():
+                gradient = tensors[name].grad
+                if gradient is not None:
+                    gradient.masked_fill_(~mask, 0.0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -252,22 +335,34 @@ class Sparsifier(Callback, ABC):
     # -- inside -----------------------------------------------------------------------------------------------------
 
     @property
-    def _needs_masks(self) -> bool:
-        return self.saves_masks or self.moments == "reset"
+    def masks_gradients(self) -> bool:
+        """Whether the optimizer is not to see the gradient of dead entries now."""
+        return self.grads == "masked"
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the masks are asked for after a step: to be saved, or for the moments."""
+        return self.saves_masks or self.moments != "keep"
 
     @torch.no_grad()
-    def _enforce(self, tensors: Mapping[str, Tensor], decide: Decision, optimizers: Sequence[Optimizer]) -> None:
+    def _enforce(self, tensors: Mapping[str, Tensor], start: bool) -> None:
         """Set all but the live entries to zero, and treat the moments as asked."""
         _refuse_non_finite(tensors, self.step)
-        masks = decide(tensors, self.step)
-        for name, weight in tensors.items():
-            mask = masks[name]
-            weight.masked_fill_(~mask, 0.0)
+        if start:
+            masks: Mapping[str, Tensor] | None = self.start(tensors)
+            for name, weight in tensors.items():
+                weight.masked_fill_(~(masks or {})[name], 0.0)
+        else:
+            self.prepare(tensors, self.step)
+            masks = self.cut(tensors, self.step)
+        if masks is None:
+            return
+        for name, weight in tensors.items() if not start else ():
             if self.moments == "mask":
-                _zero_moments(weight, ~mask, optimizers)
+                _zero_moments(weight, ~masks[name], self._optimizers)
             elif self.moments == "reset" and name in self.masks:
-                _zero_moments(weight, mask & ~self.masks[name], optimizers)
-        if self._needs_masks:
+                _zero_moments(weight, masks[name] & ~self.masks[name], self._optimizers)
+        if self.saves_masks or self.moments == "reset":
             self.masks = dict(masks)
 
     def _remove_hooks(self) -> None:

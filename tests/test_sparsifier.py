@@ -15,7 +15,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import FSDPStrategy
-from sparselit.callbacks import AnnealedSparsity, DynamicSparsity, StaticSparsity
+from sparselit.callbacks import (
+    AcdcSparsity,
+    AnnealedSparsity,
+    DynamicSparsity,
+    GradualPruning,
+    ProximalSparsity,
+    RiglSparsity,
+    SelfPacedSparsity,
+    SnipSparsity,
+    StaticSparsity,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -210,10 +220,19 @@ SPARSIFIERS = {
     "annealed-reset": lambda: AnnealedSparsity(Schedule(to=0.1, end=12), moments="reset"),
     "static": lambda: StaticSparsity(0.2),
     "dynamic": lambda: DynamicSparsity(0.2, every_n_steps=3, until=0.9),
+    "rigl": lambda: RiglSparsity(0.2, every_n_steps=3, until=0.9),
+    "snip": lambda: SnipSparsity(0.2),
+    "gradual": lambda: GradualPruning(Schedule(to=0.1, end=0.8), every_n_steps=2),
+    "acdc": lambda: AcdcSparsity(0.2, begin=2, every_n_steps=3),
+    "proximal": lambda: ProximalSparsity(Schedule(to=0.2, end=0.4), until=0.5),
+    "self-paced": lambda: SelfPacedSparsity(
+        Schedule(to=0.05, end=8), loss_below=0.15, memory=0.2, spike=1.3, patience=2, shrink=0.05, finish=14
+    ),
 }
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")  # the data follow the step
+@pytest.mark.filterwarnings("ignore:the density stopped")
 @pytest.mark.parametrize("make", SPARSIFIERS.values(), ids=SPARSIFIERS)
 def test_a_resumed_run_ends_with_the_same_bytes(make, tmp_path):
     class Save(Callback):
@@ -334,36 +353,58 @@ def test_sharded_strategies_are_refused_in_one_line():
     assert "\n" not in str(error.value)
 
 
-def test_two_processes_keep_the_same_weights(tmp_path):
+@pytest.mark.parametrize("gradients", ["reduced", "local"])
+def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(tmp_path, gradients):
     script = tmp_path / "train.py"
     script.write_text(
         textwrap.dedent(
             """
             import sys, torch
             torch.set_num_threads(1)
-            from lightning.pytorch import LightningModule, Trainer
-            from sparselit.callbacks import AnnealedSparsity, DynamicSparsity
+            from lightning.pytorch import Callback, LightningModule, Trainer
+            from sparselit.callbacks import AnnealedSparsity, DynamicSparsity, RiglSparsity
             from sparselit.sparsity import Rule, Schedule
+
+            class LocalRigl(RiglSparsity):
+                def before_step(self, tensors, step):
+                    super().before_step(tensors, step)
+                    own = torch.Generator().manual_seed(torch.distributed.get_rank())
+                    self._gradients = {n: torch.rand(g.shape, generator=own) for n, g in self._gradients.items()}
+
+            class Equal(Callback):
+                def on_train_batch_end(self, trainer, pl_module, *args):
+                    mine = [m.float().flatten() for c in callbacks for m in c.masks.values()]
+                    mine = torch.cat([p.detach().flatten() for p in pl_module.parameters()] + mine)
+                    everyone = pl_module.all_gather(mine)
+                    if not torch.equal(everyone[0], everyone[1]):
+                        raise RuntimeError(f"the processes differ after step {trainer.global_step}")
 
             class Net(LightningModule):
                 def __init__(self):
                     super().__init__()
                     torch.manual_seed(0)
                     self.first, self.second = torch.nn.Linear(8, 12), torch.nn.Linear(12, 4)
+                    self.third = torch.nn.Linear(4, 4)
                 def training_step(self, batch, batch_idx):
                     x = torch.randn(16, 8, generator=torch.Generator().manual_seed(100 * self.global_rank + batch_idx))
-                    return (self.second(self.first(x).tanh()) - x[:, :4].sin()).square().mean()
+                    return (self.third(self.second(self.first(x).tanh())) - x[:, :4].sin()).square().mean()
                 def configure_optimizers(self):
                     return torch.optim.Adam(self.parameters(), lr=0.1)
                 def train_dataloader(self):
                     return torch.utils.data.DataLoader(range(40))
 
+            def only(name):
+                return [Rule(f"{name}.weight"), Rule("*", density=None)]
+
+            kind = {"reduced": RiglSparsity, "local": LocalRigl}[sys.argv[2]]
             callbacks = [
-                AnnealedSparsity(Schedule(to=0.1, end=0.5), [Rule("second.*", density=None)]),
-                DynamicSparsity(0.3, [Rule("first.*", density=None)], every_n_steps=3),
+                AnnealedSparsity(Schedule(to=0.1, end=0.5), only("first")),
+                kind(0.3, only("second"), every_n_steps=3),
+                DynamicSparsity(0.3, only("third"), every_n_steps=3),
             ]
             quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
-            trainer = Trainer(max_steps=12, accelerator="cpu", devices=2, strategy="ddp", callbacks=callbacks,
+            trainer = Trainer(max_steps=12, accelerator="cpu", devices=2, strategy="ddp",
+                              callbacks=[*callbacks, Equal()], num_sanity_val_steps=0,
                               **dict.fromkeys(quiet, False))
             net = Net()
             trainer.fit(net)
@@ -372,8 +413,16 @@ def test_two_processes_keep_the_same_weights(tmp_path):
         )
     )
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        [sys.executable, str(script), str(tmp_path), gradients],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
     )
+    if gradients == "local":
+        assert done.returncode != 0
+        assert "the processes differ after step 3" in done.stderr
+        return
     assert done.returncode == 0, done.stderr
     states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -9,12 +9,19 @@ from pathlib import Path
 from sparselit.cli.plain import PlainParser, listing
 from sparselit.errors import SparselitError
 
+#: How the first line of a file begins that is no experiment of its own.
+OVERLAY = "Overlay. "
+
 
 def run(argv: list[str]) -> None:
     """Print the name of each shipped configuration and the question that it answers."""
     PlainParser("configs", "List the experiments that come with sparselit.").parse_args(argv)
-    sys.stdout.write(listing((name, question(path)) for name, path in shipped().items()))
-    sys.stdout.write("\nRun one:  sparselit fit --config NAME\n")
+    found = {name: (path, question(path)) for name, path in shipped().items()}
+    sys.stdout.write(listing((name, text) for name, (path, text) in found.items() if not is_overlay(path)))
+    sys.stdout.write("\nRun one:  sparselit fit --config NAME\n\nOverlays, which change one part of an experiment:\n\n")
+    overlays = ((name, text.removeprefix(OVERLAY)) for name, (path, text) in found.items() if is_overlay(path))
+    sys.stdout.write(listing(overlays))
+    sys.stdout.write("\nAdd one:  sparselit fit --config NAME --config OVERLAY\n")
 
 
 def shipped() -> dict[str, Path]:
@@ -29,6 +36,11 @@ def question(path: Path) -> str:
         if line.startswith("#") and line.strip("# "):
             return line.strip("# ").strip()
     return ""
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether a configuration only changes a part of another one."""
+    return question(path).startswith(OVERLAY)
 
 
 def find_config(name: str) -> str:

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 from sparselit.sparsifier import Sparsifier
+from sparselit.sparsity.gradient import scale_
 from sparselit.transformer import Transformer
 
 #: Names of the evaluation's dataloaders, in the order in which a task gives them.
@@ -39,6 +40,8 @@ class SparseTransformer(LightningModule):
         sharkfin: multiply the rate by ``1 / sqrt(density)`` of the sparsity callback.
         gradient_rms: divide the gradient by its root mean square over all parameters and multiply by this number;
             null leaves it alone.
+        gradient_over: entries over which ``gradient_rms`` and the clipping by norm count: ``all``, or those that are
+            ``live`` under the sparsity callback (dense parameters always are).
         label_smoothing: share of probability spread over the vocabulary in the training loss, in [0, 1).
         loss_on: train on the answer only, or on every next token of the prompt as well.
         kwargs: arguments of the transformer.
@@ -58,6 +61,7 @@ class SparseTransformer(LightningModule):
         final_lr: float = 0.1,
         sharkfin: bool = False,
         gradient_rms: float | None = None,
+        gradient_over: Literal["all", "live"] = "all",
         label_smoothing: float = 0.0,
         loss_on: Literal["answer", "all"] = "answer",
         **kwargs: Any,
@@ -80,6 +84,7 @@ class SparseTransformer(LightningModule):
         for key, choice, choices in (
             ("decay", decay, ("linear", "cosine", "none")),
             ("loss_on", loss_on, ("answer", "all")),
+            ("gradient_over", gradient_over, ("all", "live")),
         ):
             if choice not in choices:
                 raise SparselitError(f"model.{key} must be one of {', '.join(choices)}, got {choice!r}")
@@ -115,13 +120,24 @@ class SparseTransformer(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Divide the gradient by its root mean square where ``gradient_rms`` is set, then clip as the trainer says."""
-        target = self.hparams["gradient_rms"]
-        if target is not None:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            numel = sum(g.numel() for g in gradients)
-            norm = torch.stack([g.norm() for g in gradients]).norm()
-            torch._foreach_mul_(gradients, target * math.sqrt(numel) / (norm + 1e-12))
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [cast(Tensor, p.grad) for p in parameters]
+        rms, live = self.hparams["gradient_rms"], self._live()
+        counted = [None if live is None else live.get(id(p)) for p in parameters]
+        if rms is not None:
+            scale_(gradients, counted, rms=rms)
+        if live is None or gradient_clip_val is None or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            scale_(gradients, counted, clip=gradient_clip_val)
+
+    def _live(self) -> dict[int, Tensor] | None:
+        """Masks of the live entries by parameter, null where all entries count."""
+        if self.hparams["gradient_over"] == "all":
+            return None
+        callbacks = [c for c in self.trainer.callbacks if isinstance(c, Sparsifier)]  # type: ignore[attr-defined]
+        found = [(c.tensors(self), c.live(self)) for c in callbacks]
+        return {id(tensors[name]): masks[name] for tensors, masks in found for name in tensors}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW in two groups (matrices decayed, the rest not) and the rate's schedule per optimizer step."""

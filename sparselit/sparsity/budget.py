@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from sparselit.errors import SparselitError
-from sparselit.sparsity.projection import Per, floor_need
-from sparselit.sparsity.schedule import Schedule, check_density
+from sparselit.sparsity.distribution import Distribution, Shares
+from sparselit.sparsity.projection import Per, floor_need, line_name
+from sparselit.sparsity.schedule import Schedule, as_schedule, check_density
 
 
 @dataclass
@@ -25,27 +26,33 @@ class Rule:
         match: glob on the full parameter name, such as ``*.mlp.up.weight``.
         density: target of these tensors: ``default`` takes the callback's density for those tensors that it would
             sparsify anyway; a number in (0, 1] is reached on the callback's schedule; a mapping is a schedule of its
-            own; null keeps them dense. A number or mapping sparsifies vectors too.
+            own, a list one in stages; null keeps them dense. Anything but ``default`` and null sparsifies vectors too.
         floor: non-zero entries that each row or column keeps at least, inside the budget.
-        per: what the floor counts: ``row`` (output neuron, dim 0) or ``column`` (input channel, dim 1).
+        per: what the floor counts: ``row`` (output neuron, dim 0), ``column`` (input channel, dim 1) or ``both``.
+        distribution: how the matching tensors share their entries: ``uniform``, ``er`` or ``erk``; null as the
+            callback says.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
     """
 
     match: str
-    density: float | Schedule | Literal["default"] | None = "default"
+    density: float | Schedule | list[Schedule] | Literal["default"] | None = "default"
     floor: int = 0
     per: Per = "row"
+    distribution: Distribution | None = None
 
     def __post_init__(self) -> None:
         where = f"rules: {self.match!r}"
+        if isinstance(self.density, list):
+            self.density = as_schedule(self.density)
+        check_distribution(f"{where}: distribution", self.distribution or "uniform")
         if not isinstance(self.density, Schedule) and self.density not in (None, "default"):
             check_density(f"{where}: density", self.density)
         if self.floor < 0:
             raise SparselitError(f"{where}: floor must be at least 0, got {self.floor}")
-        if self.per not in ("row", "column"):
-            raise SparselitError(f"{where}: per must be row or column, got {self.per!r}")
+        if self.per not in ("row", "column", "both"):
+            raise SparselitError(f"{where}: per must be row, column or both, got {self.per!r}")
         if self.floor and self.density is None:
             raise SparselitError(f"{where}: a floor of {self.floor} has no meaning for dense tensors (density: null)")
 
@@ -60,6 +67,9 @@ class Budget:
         density: its density over the run.
         floor: non-zero entries that each row or column keeps at least, inside the budget.
         per: what the floor counts.
+        shares: the tensors that divide one budget with this one; null where it has its own.
+        place: index of this tensor among them.
+        rule: pattern of the rule that it follows, empty for none.
     """
 
     name: str
@@ -67,6 +77,9 @@ class Budget:
     density: Schedule
     floor: int = 0
     per: Per = "row"
+    shares: Shares | None = None
+    place: int = 0
+    rule: str = ""
 
     @property
     def numel(self) -> int:
@@ -75,7 +88,13 @@ class Budget:
 
     def k(self, step: int, total_steps: int) -> int:
         """Number of entries that stay after ``step`` optimizer steps of a run of ``total_steps`` (-1: unknown)."""
-        return entries(self.density.at(step, total_steps), self.numel)
+        return self.entries(self.density.at(step, total_steps))
+
+    def entries(self, density: float) -> int:
+        """Number of entries that stay at a density of the whole budget."""
+        if self.shares is None:
+            return entries(density, self.numel)
+        return self.shares.counts(entries(density, self.shares.numel))[self.place]
 
     def check(self) -> None:
         """Refuse a floor that does not fit into the lowest density of the run.
@@ -87,11 +106,22 @@ class Budget:
             need = floor_need(self.shape, self.floor, self.per)
         except SparselitError as error:
             raise SparselitError(f"{self.name}: {error}") from error
-        if entries(self.density.lowest, self.numel) < need:
+        if self.entries(self.density.lowest) < need:
             raise SparselitError(
-                f"{self.name}: a floor of {self.floor} per {self.per} of shape {tuple(self.shape)} does not fit into "
-                f"density {self.density.lowest}; the smallest density that fits is {smallest_density(need, self.numel)}"
+                f"{self.name}: a floor of {self.floor} per {line_name(self.per)} of "
+                f"shape {tuple(self.shape)} does not fit into density {self.density.lowest}; the smallest density that "
+                f"fits is {self._smallest_density(need)}"
             )
+
+    def _smallest_density(self, need: int) -> float:
+        """The smallest density under which this tensor keeps ``need`` entries."""
+        if self.shares is None:
+            return smallest_density(need, self.numel)
+        low, high = 0, self.shares.numel
+        while low < high:  # no tensor loses an entry when the budget grows
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.shares.counts(middle)[self.place] >= need else (middle + 1, high)
+        return smallest_density(low, self.shares.numel)
 
 
 def entries(density: float, numel: int) -> int:
@@ -114,7 +144,22 @@ def smallest_density(k: int, numel: int) -> float:
     return density
 
 
-def plan(module: nn.Module, density: Schedule, rules: Sequence[Rule] | None = None) -> list[Budget]:
+def check_distribution(key: str, distribution: str) -> None:
+    """Refuse what is not the name of a distribution.
+
+    Raises:
+        SparselitError: names the key and the value.
+    """
+    if distribution not in get_args(Distribution):
+        raise SparselitError(f"{key} must be uniform, er or erk, got {distribution!r}")
+
+
+def plan(
+    module: nn.Module,
+    density: Schedule,
+    rules: Sequence[Rule] | None = None,
+    distribution: Distribution = "uniform",
+) -> list[Budget]:
     """Decide which parameters of a module are sparsified, and to which density.
 
     By default every floating parameter with two or more dimensions is (embeddings and convolutions too), frozen ones
@@ -126,6 +171,7 @@ def plan(module: nn.Module, density: Schedule, rules: Sequence[Rule] | None = No
         module: any module.
         density: density of the tensors without a rule of their own.
         rules: exceptions; the first match wins.
+        distribution: how the tensors of one schedule share their entries, unless their rule says otherwise.
 
     Returns:
         One budget per sparsified parameter, in the order of the module.
@@ -138,7 +184,8 @@ def plan(module: nn.Module, density: Schedule, rules: Sequence[Rule] | None = No
     for rule in rules:
         if not any(fnmatchcase(name, rule.match) for name in names):
             raise SparselitError(f"rules: {rule.match!r} matches no parameter{_suggestion(rule.match, names)}")
-    budgets = []
+    budgets: list[Budget] = []
+    kinds: list[Distribution] = []
     for aliases, parameter in _parameters(module):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise SparselitError(f"{aliases[0]} has no shape yet: run one forward pass of the lazy module first")
@@ -148,11 +195,28 @@ def plan(module: nn.Module, density: Schedule, rules: Sequence[Rule] | None = No
         chosen = _density(found, density, parameter.ndim >= 2 and not _always_dense(module, aliases))
         if chosen is not None:
             floor, per = (found.floor, found.per) if found else (0, "row")
-            budgets.append(Budget(aliases[0], parameter.shape, chosen, floor, per))
-            budgets[-1].check()
+            budgets.append(Budget(aliases[0], parameter.shape, chosen, floor, per, rule=found.match if found else ""))
+            kinds.append((found and found.distribution) or distribution)
+    budgets = _shared(budgets, kinds)
+    for budget in budgets:
+        budget.check()
     if not budgets:
         raise SparselitError(f"no parameter of {type(module).__name__} is left to sparsify: every one is kept dense")
     return budgets
+
+
+def _shared(budgets: Sequence[Budget], kinds: Sequence[Distribution]) -> list[Budget]:
+    """The budgets, those with one schedule and one distribution other than uniform joined."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, (budget, kind) in enumerate(zip(budgets, kinds, strict=True)):
+        if kind != "uniform":
+            groups.setdefault((kind, repr(budget.density)), []).append(index)
+    shared = list(budgets)
+    for (name, _), members in groups.items():
+        shares = Shares(name, tuple(tuple(budgets[i].shape) for i in members))  # type: ignore[arg-type]
+        for place, index in enumerate(members):
+            shared[index] = replace(shared[index], shares=shares, place=place)
+    return shared
 
 
 def _density(rule: Rule | None, density: Schedule, by_default: bool) -> Schedule | None:
@@ -161,7 +225,7 @@ def _density(rule: Rule | None, density: Schedule, by_default: bool) -> Schedule
         return density if by_default else None
     if rule.density is None or isinstance(rule.density, Schedule):
         return rule.density
-    return density.towards(float(rule.density))
+    return density.towards(float(rule.density))  # type: ignore[arg-type]
 
 
 def _parameters(module: nn.Module) -> Iterator[tuple[list[str], nn.Parameter]]:

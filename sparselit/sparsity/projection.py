@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sparselit.errors import SparselitError
 
-#: Along which dimension a floor counts: a ``row`` is dim 0 (output neuron), a ``column`` is dim 1 (input channel).
-Per = Literal["row", "column"]
+#: What a floor counts: a ``row`` is dim 0 (output neuron), a ``column`` is dim 1 (input channel), ``both`` are both.
+Per = Literal["row", "column", "both"]
 
 
 def top_k_mask(weight: Tensor, k: int, *, floor: int = 0, per: Per = "row") -> Tensor:
@@ -75,15 +75,11 @@ def select(scores: Tensor, k: int, *, floor: int = 0, per: Per = "row", eligible
         need = floor_need(scores.shape, floor, per)
         if k < need:
             raise SparselitError(
-                f"a floor of {floor} per {per} of shape {tuple(scores.shape)} needs k >= {need}, got {k}"
+                f"a floor of {floor} per {line_name(per)} of shape {tuple(scores.shape)} needs k >= {need}, got {k}"
             )
-        lines = _lines(scores, per)
-        first = torch.zeros_like(lines, dtype=torch.bool)
-        first.scatter_(1, lines.sort(dim=1, descending=True, stable=True).indices[:, :floor], True)
-        first &= lines > 0 if eligible is None else _lines(eligible, per)
-        if per == "column":
-            first = first.reshape(scores.movedim(1, 0).shape).movedim(0, 1)
-        scores = scores.masked_fill(first.reshape(scores.shape), torch.inf)
+        may = scores > 0 if eligible is None else eligible
+        for line in ("row", "column") if per == "both" else (per,):  # the columns count what the rows have taken
+            scores = scores.masked_fill(_best_of_lines(scores, may, floor, line), torch.inf)
     return _highest(scores.flatten(), k).reshape(scores.shape)
 
 
@@ -93,15 +89,20 @@ def floor_need(shape: torch.Size | tuple[int, ...], floor: int, per: Per) -> int
     Args:
         shape: shape of the tensor.
         floor: entries per row or column.
-        per: ``row`` (dim 0) or ``column`` (dim 1).
+        per: ``row`` (dim 0), ``column`` (dim 1) or ``both``.
+
+    Returns:
+        The number of entries; for ``both`` the number that always suffices, floors of rows plus floors of columns.
 
     Raises:
         SparselitError: a row or column has fewer than ``floor`` entries, so that no k fits.
     """
     if floor == 0:
         return 0
-    if per == "column" and len(shape) < 2:
+    if per != "row" and len(shape) < 2:
         raise SparselitError(f"a floor per column needs two dimensions, got shape {tuple(shape)}")
+    if per == "both":
+        return min(torch.Size(shape).numel(), floor_need(shape, floor, "row") + floor_need(shape, floor, "column"))
     count = shape[0 if per == "row" else 1]
     length = torch.Size(shape).numel() // max(count, 1)
     if floor > length:
@@ -111,7 +112,23 @@ def floor_need(shape: torch.Size | tuple[int, ...], floor: int, per: Per) -> int
     return count * floor
 
 
-def _lines(tensor: Tensor, per: Per) -> Tensor:
+def line_name(per: Per) -> str:
+    """What a floor counts, in words."""
+    return "row and column" if per == "both" else per
+
+
+def _best_of_lines(scores: Tensor, eligible: Tensor, floor: int, per: str) -> Tensor:
+    """The ``floor`` highest eligible entries of each row or column."""
+    lines = _lines(scores, per)
+    first = torch.zeros_like(lines, dtype=torch.bool)
+    first.scatter_(1, lines.sort(dim=1, descending=True, stable=True).indices[:, :floor], True)
+    first &= _lines(eligible, per)
+    if per == "column":
+        first = first.reshape(scores.movedim(1, 0).shape).movedim(0, 1)
+    return first.reshape(scores.shape)
+
+
+def _lines(tensor: Tensor, per: str) -> Tensor:
     """The tensor as (row or column, its entries in flat order)."""
     return (tensor if per == "row" else tensor.movedim(1, 0)).reshape(tensor.shape[0 if per == "row" else 1], -1)
 

@@ -1,21 +1,23 @@
-"""How a density changes over a run: from one value to another between two moments, along a shape."""
+"""How a density changes over a run: from one value to another between two moments, along a shape, or in stages."""
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from sparselit.errors import SparselitError
 
-#: Progress in [0, 1] made at time u in [0, 1] of the transition. ``exponential`` is linear in the logarithm.
+#: Progress in [0, 1] made at time u in [0, 1] of the transition. ``exponential`` is linear in the logarithm,
+#: and ``step`` is cut into jumps.
 SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
     "cubic": lambda u: 1 - (1 - u) ** 3,  # Zhu & Gupta 2017 (arXiv 1710.01878), equation 1
     "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
     "exponential": lambda u: u,
+    "step": lambda u: u,
 }
 
 
@@ -31,8 +33,11 @@ class Schedule:
         begin: moment until which the density is ``start``; a fraction of the run in [0, 1], or steps above 1.
         end: moment from which the density is ``to``; a fraction of the run in [0, 1], or steps above 1.
         start: density at the beginning, in (0, 1].
-        shape: ``linear``, ``cubic``, ``cosine``, ``exponential`` (geometric), or the path of a function or class
-            (called without arguments) that maps the elapsed share of the transition to the progress, both in [0, 1].
+        shape: ``linear``, ``cubic``, ``cosine``, ``exponential`` (geometric), ``step``, or the path of a function or
+            class (called without arguments) that maps the elapsed share of the transition to the progress, both in
+            [0, 1].
+        jumps: number of equal jumps of the shape ``step``, each after an equal share of the transition and the last one
+            at ``end``, at least 1.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -43,6 +48,7 @@ class Schedule:
     end: float = 1.0
     start: float = 1.0
     shape: str = "linear"
+    jumps: int = 4
 
     def __post_init__(self) -> None:
         check_density("density.to", self.to)
@@ -55,6 +61,8 @@ class Schedule:
                 raise SparselitError(f"density.{key} above 1 is a whole number of steps, got {value}")
         if (self.begin > 1) == (self.end > 1) and self.begin > self.end:
             raise SparselitError(f"density.begin must not lie after density.end, got {self.begin} and {self.end}")
+        if self.jumps < 1:
+            raise SparselitError(f"density.jumps must be at least 1, got {self.jumps}")
         _find_shape(self.shape)
 
     @classmethod
@@ -72,6 +80,11 @@ class Schedule:
     def lowest(self) -> float:
         """The smallest density of the whole run."""
         return min(self.start, self.to)
+
+    @property
+    def rises(self) -> bool:
+        """Whether the density is larger at some moment than before."""
+        return self.to > self.start
 
     def towards(self, density: float) -> Schedule:
         """The same schedule with another target; a constant stays a constant."""
@@ -125,6 +138,8 @@ class Schedule:
         if step <= begin:
             return self.start
         progress = _find_shape(self.shape)((step - begin) / (end - begin))
+        if self.shape == "step":
+            progress = math.floor(progress * self.jumps) / self.jumps
         if not 0 <= progress <= 1:
             raise SparselitError(f"density.shape {self.shape} must give a progress in [0, 1], got {progress}")
         if self.shape == "exponential":
@@ -138,8 +153,98 @@ class Schedule:
         return steps(self.begin, total_steps), steps(self.end, total_steps)
 
 
-def as_schedule(density: float | Schedule) -> Schedule:
-    """A plain number as the schedule that is constant."""
+@dataclass
+class Piecewise(Schedule):
+    """Schedules one after the other; in YAML, a list of them in place of the one.
+
+    Each stage starts at the density at which the one before it ended; before a stage begins, the density stays there.
+
+    Args:
+        stages: at least one schedule, in the order of time; ``start`` has a meaning in the first one only.
+    """
+
+    to: float = 1.0
+    stages: list[Schedule] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, stages: Sequence[Schedule]) -> Piecewise:
+        """The schedule made of these stages.
+
+        Args:
+            stages: in the order of time.
+
+        Raises:
+            SparselitError: there is none, or a later one says where it starts.
+        """
+        if not stages:
+            raise SparselitError("density: a list of stages needs at least one {to: ...}")
+        chained = [stages[0]]
+        for number, stage in enumerate(stages[1:], start=2):
+            before = chained[-1].to
+            if stage.start not in (1.0, before):
+                raise SparselitError(
+                    f"density: stage {number} starts at {before}, where the one before it ends; its start must not be "
+                    f"given, got {stage.start}"
+                )
+            chained.append(replace(stage, start=before))
+        return cls(to=chained[-1].to, start=chained[0].start, stages=chained)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the density never changes."""
+        return all(stage.is_constant for stage in self.stages)
+
+    @property
+    def lowest(self) -> float:
+        """The smallest density of the whole run."""
+        return min(stage.lowest for stage in self.stages)
+
+    @property
+    def rises(self) -> bool:
+        """Whether the density is larger at some moment than before."""
+        return any(stage.rises for stage in self.stages)
+
+    def towards(self, density: float) -> Schedule:
+        """Every stage's density scaled so that the last one ends at ``density``, at most 1."""
+        scaled = [replace(stage, start=1.0, to=min(1.0, stage.to * density / self.to)) for stage in self.stages]
+        scaled[0] = replace(scaled[0], start=self.stages[0].start)
+        return Schedule.constant(density) if self.is_constant else Piecewise.of(scaled)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the schedule can be read only when the length of the run is known."""
+        return any(stage.needs_length for stage in self.stages)
+
+    def check(self, total_steps: int) -> None:
+        """Refuse stages that do not fit a run, or overlap.
+
+        Args:
+            total_steps: length of the run, optimizer steps; -1 if it is not known.
+
+        Raises:
+            SparselitError: see :meth:`Schedule.check`; or a stage begins before the one before it ends.
+        """
+        for stage in self.stages:
+            stage.check(total_steps)
+        moments = [stage._moments(total_steps) for stage in self.stages]
+        for number in range(1, len(moments)):
+            if moments[number][0] < moments[number - 1][1]:
+                raise SparselitError(
+                    f"density: stage {number + 1} begins at step {moments[number][0]:g}, before stage {number} ends "
+                    f"at step {moments[number - 1][1]:g}; set its begin"
+                )
+
+    def at(self, step: int, total_steps: int) -> float:
+        """Density after ``step`` optimizer steps: that of the last stage that has begun."""
+        self.check(total_steps)
+        begun = [stage for stage in self.stages[1:] if step >= stage._moments(total_steps)[0]]
+        return (begun[-1] if begun else self.stages[0]).at(step, total_steps)
+
+
+def as_schedule(density: float | Schedule | list[Schedule]) -> Schedule:
+    """A plain number as the schedule that is constant, a list as one in stages."""
+    if isinstance(density, list):
+        return Piecewise.of(density)
     return density if isinstance(density, Schedule) else Schedule.constant(density)
 
 

@@ -187,3 +187,26 @@ def test_total_and_target_density_are_logged(make_mlp, make_trainer):
         assert logged["density/target"] == pytest.approx(callback.density_at(step))
     weights = {n: p for n, p in module.named_parameters() if p.ndim >= 2}
     assert total(density_table(weights)).density == pytest.approx(watch.logged[-1]["density/total"])
+
+
+def test_the_monitor_tells_threshold_churn_and_what_ever_lived_also_after_a_resumption(make_mlp, make_trainer):
+    monitor, watch = SparsityMonitor(), Watch()
+    rules = [Rule("network.1.*", density=0.2)]
+    module = make_mlp(lr=0.1)
+    make_trainer(AnnealedSparsity(Schedule(to=0.1, end=6), rules), monitor, watch, max_steps=8).fit(module)
+    name, ever = "network.1.weight", torch.zeros(16, 64, dtype=torch.bool)
+    for step, logged in enumerate(watch.logged):
+        alive = watch.alive[step][name]
+        grown = alive & ~watch.alive[step - 1][name] if step else torch.zeros_like(alive)
+        ever |= alive
+        assert logged[f"churn/{name}"] == pytest.approx(int(grown.sum()) / int(alive.sum()))
+        assert logged[f"ever_live/{name}"] == pytest.approx(float(ever.float().mean()))
+    weight = module.network[1].weight.detach()
+    assert watch.logged[-1][f"threshold/{name}"] == pytest.approx(float(weight[weight != 0].abs().min()))
+    assert watch.logged[-1]["rule_density/network.1.*"] == pytest.approx(0.2, abs=0.002)
+    assert watch.logged[-1]["rule_target/network.1.*"] == watch.logged[-1]["rule_density/network.1.*"]
+    other = SparsityMonitor()
+    other.load_state_dict(monitor.state_dict())
+    measured = [m._turnover[name].observe(torch.ones(16, 64)) for m in (monitor, other)]
+    assert measured == [pytest.approx(1 - float(alive.float().mean()))] * 2
+    assert other._turnover[name].ever == 1

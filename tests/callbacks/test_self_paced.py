@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
 
 from sparselit.errors import SparselitError
+from sparselit.sparsity.pace import SLOWEST, Pace
 from sparselit.sparsity.schedule import Schedule
+from sparselit.sparsity.snapshot import restore_, take
 
 STEPS = 16
 
@@ -35,7 +40,7 @@ def test_while_the_loss_is_high_the_density_stands_still_and_the_end_says_so(
     module, callback = make_mlp(lr=0.0), SelfPacedSparsity(Schedule(to=0.1), loss_below=1e-9)
     with pytest.warns(UserWarning, match=r"the density stopped at 1: the running loss was above 1e-09 for 16 of 16"):
         make_trainer(callback, max_steps=STEPS).fit(module)
-    assert callback.clock == 0
+    assert callback.pace.clock == 0
     assert module.network[1].weight.count_nonzero() == 16 * 64
 
 
@@ -49,7 +54,7 @@ def test_the_running_loss_decides_and_is_part_of_the_state(
         """Losses 1 and 0.01 in turn: the running loss stays near 0.5 and the last one is high every second step."""
 
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-            seen.append((1.0 if batch_idx % 2 else 0.01, callback.clock))
+            seen.append((1.0 if batch_idx % 2 else 0.01, callback.pace.clock))
             return super().training_step(batch, batch_idx) * 0 + seen[-1][0]
 
     made = make_mlp()
@@ -64,10 +69,157 @@ def test_the_running_loss_decides_and_is_part_of_the_state(
     assert 0 < clock < STEPS
     other = SelfPacedSparsity(Schedule(to=0.5))
     other.load_state_dict(callback.state_dict())
-    assert (other.clock, other.running_loss) == (clock, pytest.approx(running))
+    assert (other.pace.clock, other.pace.running_loss) == (callback.pace.clock, pytest.approx(running))
+    assert callback.pace.clock == clock - 1, "at the end, the last state that was good came back"
 
 
-@pytest.mark.parametrize(("key", "value"), [("loss_below", 0.0), ("memory", 1.0), ("memory", -0.1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("loss_below", 0.0),
+        ("memory", 1.0),
+        ("memory", -0.1),
+        ("shrink", -1),
+        ("spike", 1.0),
+        ("patience", 0),
+        ("finish", -1),
+        ("hold", 1.5),
+        ("snapshots", 0),
+    ],
+)
 def test_values_out_of_range_are_refused_by_name(key: str, value: float) -> None:
     with pytest.raises(SparselitError, match=key):
         SelfPacedSparsity(0.5, **{key: value})
+
+
+# -- turning back -----------------------------------------------------------------------------------------------------
+
+
+def breaking(make_mlp: Callable[..., Any], *steps: int) -> Any:
+    """A module that loses its task in some steps: the loss it reports is 9 there, and near 0 elsewhere."""
+    module = make_mlp()
+
+    class Breaking(type(module)):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            real = super().training_step(batch, batch_idx)
+            return real * 0.01 + (9.0 if self.trainer.global_step in steps else 0.0)
+
+    module.__class__ = Breaking
+    return module
+
+
+class Track(Callback):
+    """Weights, moments and pace after every batch."""
+
+    def __init__(self, sparsity: SelfPacedSparsity) -> None:
+        self.sparsity = sparsity
+        self.weights: list[torch.Tensor] = []
+        self.moments: list[torch.Tensor] = []
+        self.clocks: list[float] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == 0:
+            note = lambda optimizer, *_: self.rates.append(optimizer.param_groups[0]["lr"])  # noqa: E731
+            trainer.optimizers[0].register_step_pre_hook(note)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        weight = pl_module.network[1].weight
+        self.weights.append(weight.detach().clone())
+        self.moments.append(trainer.optimizers[0].state[weight]["exp_avg"].clone())
+        self.clocks.append(self.sparsity.pace.clock)
+
+
+def test_after_a_rise_weights_optimizer_and_density_are_those_of_the_snapshot_and_all_goes_slower(
+    make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    sparsity = SelfPacedSparsity(Schedule(to=0.1, end=10), loss_below=1.0, memory=0.0)
+    track = Track(sparsity)
+    module = breaking(make_mlp, 5)
+    with pytest.warns(UserWarning, match="with 1 rollbacks after a rise and 0 after a standstill"):
+        make_trainer(sparsity, track, max_steps=9).fit(module)
+    assert torch.equal(track.weights[5], track.weights[4])
+    assert torch.equal(track.moments[5], track.moments[4])
+    assert track.clocks == pytest.approx([1, 2, 3, 4, 5, 4, 4.7, 5.4, 6.1])
+    assert track.rates == pytest.approx([0.01] * 6 + [0.007] * 3)
+    assert module.optimizers(use_pl_optimizer=False).param_groups[0]["lr"] == 0.01
+    assert int(module.network[1].weight.count_nonzero()) == sparsity.budgets[0].k(5.4, 9)
+
+
+def test_a_clock_that_stands_still_for_too_long_goes_back_too(
+    make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    sparsity = SelfPacedSparsity(Schedule(to=0.1, end=10), loss_below=1.0, memory=0.0, spike=None, patience=3)
+    track = Track(sparsity)
+    with pytest.warns(UserWarning, match="with 0 rollbacks after a rise and 1 after a standstill"):
+        make_trainer(sparsity, track, max_steps=9).fit(breaking(make_mlp, 3, 4, 5, 6))
+    assert track.clocks == pytest.approx([1, 2, 3, 3, 3, 3, 2, 2.7, 3.4])
+
+
+def test_a_model_that_is_broken_at_the_end_is_replaced_by_the_last_snapshot_that_was_not(
+    make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    sparsity = SelfPacedSparsity(Schedule(to=0.1, end=20), loss_below=1.0, memory=0.0, spike=None, patience=None)
+    track = Track(sparsity)
+    module = breaking(make_mlp, 6, 7, 8)
+    with pytest.warns(UserWarning, match=r"the density stopped at 0\.\d+: the running loss was above 1.0 for 3 of 9"):
+        make_trainer(sparsity, track, max_steps=9).fit(module)
+    assert torch.equal(module.network[1].weight, track.weights[5])
+    assert int(module.network[1].weight.count_nonzero()) == sparsity.targets(0)["network.1.weight"]
+
+
+def test_a_run_that_cannot_hold_gives_up_at_the_slowest_pace() -> None:
+    pace, verdicts = Pace(), []
+    for step in range(60):
+        arguments = {"below": 1.0, "memory": 0.0, "spike": 2.0, "patience": 5, "can_return": step > 0, "at_end": False}
+        verdicts.append(pace.observe(9.0 if step % 2 else 0.1, **arguments))
+        if verdicts[-1] in ("spike", "stall", "give up"):
+            pace.back_to(0.0, 0.1, verdicts[-1])
+    assert verdicts[: verdicts.index("give up")].count("spike") == 8
+    assert verdicts.count("give up") == 1
+    assert "spike" in verdicts[verdicts.index("give up") :], "it still goes back when the loss rises"
+    assert pace.given_up
+    assert pace.lr_factor == SLOWEST
+    clock = pace.clock
+    assert pace.observe(0.1, 1.0, 0.0, 2.0, 5, True, False) == "fall"
+    assert pace.clock == clock
+    assert Pace().observe(math.nan, 1.0, 0.9, 2.0, 5, True, False) == "spike"
+
+
+def test_the_locked_support_never_grows_and_is_not_shrunk(
+    make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    sparsity = SelfPacedSparsity(Schedule(to=0.1, end=4), loss_below=9.0, shrink=1.0, finish=8)
+    track = Track(sparsity)
+    make_trainer(sparsity, track, max_steps=14).fit(make_mlp())
+    assert sparsity.locked
+    alive = [weight != 0 for weight in track.weights]
+    assert all(not (after & ~before).any() for before, after in itertools.pairwise(alive[8:]))
+    assert alive[-1].any()
+    assert track.weights[-1].abs().sum() != track.weights[8].abs().sum()
+
+
+@pytest.mark.parametrize("shape", [(7, 13), (64, 64)])
+def test_a_snapshot_brings_everything_back_bit_for_bit(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(*shape)
+    with torch.no_grad():
+        module.weight.masked_fill_(torch.rand_like(module.weight) > 0.05, 0.0)
+    optimizer = torch.optim.Adam(module.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        module(torch.ones(2, shape[0])).square().mean().backward()
+        optimizer.step()
+
+    step()
+    with torch.no_grad():
+        module.weight.masked_fill_(torch.rand_like(module.weight) > 0.05, 0.0)
+    saved = take(module, [optimizer])
+    step()
+    first = module.weight.detach().clone()
+    restore_(saved, module, [optimizer])
+    step()
+    assert torch.equal(module.weight, first)
+    restore_({**saved, "optimizers": []}, module, [optimizer])
+    assert not optimizer.state[module.weight]["exp_avg"].any()

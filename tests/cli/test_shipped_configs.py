@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from sparselit.cli import EXPERIMENT, PLAIN
+from sparselit.cli.configs import is_overlay
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if not is_overlay(path))
+OVERLAYS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if is_overlay(path))
 SMALL = ("--data.report", "40", "--data.selection", "20", "--data.discovery", "20", "--data.pool", "200")
 
 
@@ -36,6 +38,23 @@ def test_a_shipped_configuration_opens_with_question_command_time_and_numbers(na
     assert re.search(r"\d+(\.\d+)? %", text), "the measured accuracy"
 
 
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_shipped_overlay_trains_two_steps_and_says_how_it_is_used(
+    sparselit: Callable[..., Any], folder: Path, name: str
+) -> None:
+    command = f"sparselit fit --config quotes_synthetic --config {name}"
+    assert command in (ROOT / "configs" / f"{name}.yaml").read_text()
+    outcome = sparselit(*command.split()[1:], "--trainer.max_steps", "2", "--trainer.accelerator", "cpu", *SMALL)
+    assert outcome.code == 0, outcome.err
+
+
+def test_overlays_are_listed_apart_from_experiments(sparselit: Callable[..., Any]) -> None:
+    experiments, overlays = sparselit("configs").out.split("Overlays")
+    assert all(f"\n{name} " in f"\n{experiments}" for name in CONFIGS)
+    assert all(f"\n{name} " in overlays for name in OVERLAYS)
+    assert "Overlay. " not in overlays
+
+
 def test_the_readme_names_only_commands_configurations_and_pages_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
     known = {**EXPERIMENT, **PLAIN}
@@ -43,7 +62,7 @@ def test_the_readme_names_only_commands_configurations_and_pages_that_exist() ->
         assert command in known, command
     for name in re.findall(r"--config ([\w/.]+)", text):
         stem = Path(name).stem
-        assert stem in CONFIGS or name in ("FILE_OR_NAME", "NAME"), name
+        assert stem in {*CONFIGS, *OVERLAYS} or name in ("FILE_OR_NAME", "NAME"), name
     for page in re.findall(r"\]\(([\w/.]+)\)", text):
         assert (ROOT / page).is_file(), page
     assert len(text.splitlines()) <= 150

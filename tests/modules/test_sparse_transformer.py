@@ -163,6 +163,25 @@ def test_clipping_comes_after_the_normalisation(trainer: Any) -> None:
     assert seen.rms == pytest.approx([0.5 / math.sqrt(n)] * 2, rel=1e-4)
 
 
+class Scaled(SparseTransformer):
+    """Notes the gradient of the living entries as the optimizer gets it."""
+
+    def configure_gradient_clipping(self, *arguments: Any, **named: Any) -> None:
+        super().configure_gradient_clipping(*arguments, **named)
+        live = self.trainer.callbacks[0].live(self)
+        parts = [p.grad[live[n]] if n in live else p.grad.flatten() for n, p in self.named_parameters()]
+        self.found = [*getattr(self, "found", []), torch.cat(parts)]
+
+
+@pytest.mark.parametrize(("rms", "clip"), [(2.0, None), (None, 0.01), (2.0, 0.01)])
+def test_over_live_entries_the_dead_ones_do_not_count(trainer: Any, rms: float | None, clip: float | None) -> None:
+    model = module(gradient_over="live", gradient_rms=rms)
+    model.__class__ = Scaled
+    trainer(AnnealedSparsity(0.1), max_steps=3, gradient_clip_val=clip).fit(model, datamodule=Data(examples(80)))
+    measured = [float(g.norm() if clip else g.square().mean().sqrt()) for g in model.found]
+    assert measured == pytest.approx([clip or 2.0] * 3, rel=1e-3)
+
+
 def test_without_gradient_rms_the_gradient_is_left_alone() -> None:
     model = module()
     model.clip_gradients = lambda *_: None  # type: ignore[method-assign]
@@ -322,6 +341,7 @@ def test_a_prediction_is_the_most_probable_token_and_its_probability() -> None:
         ("betas", (-0.1, 0.9)),
         ("decay", "exponential"),
         ("loss_on", "prompt"),
+        ("gradient_over", "some"),
         ("norm", "rmsnorm"),
         ("d_head", 0),
     ],

@@ -121,7 +121,7 @@ def test_a_floor_larger_than_a_row_fits_at_no_density():
         ({"density": 2.0}, r"'a\*': density must lie in \(0, 1\], got 2\.0"),
         ({"density": 0}, "got 0"),
         ({"floor": -1}, "floor must be at least 0, got -1"),
-        ({"per": "cell"}, "per must be row or column, got 'cell'"),
+        ({"per": "cell"}, "per must be row, column or both, got 'cell'"),
         ({"density": None, "floor": 2}, "no meaning for dense"),
     ],
 )

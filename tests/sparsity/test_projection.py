@@ -17,7 +17,7 @@ from sparselit.sparsity.projection import floor_need
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
-def reference(weight: torch.Tensor, k: int, floor: int = 0, per: str = "row") -> set[int]:
+def reference(weight: torch.Tensor, k: int, floor: int = 0, per: str = "row", fill: bool = True) -> set[int]:
     """Flat indices that stay: each line's `floor` largest non-zero entries first, then the largest of all."""
     flat = weight.double().flatten().tolist()
     order = sorted(range(len(flat)), key=lambda i: (-abs(flat[i]), i))
@@ -27,7 +27,12 @@ def reference(weight: torch.Tensor, k: int, floor: int = 0, per: str = "row") ->
         line = list(itertools.product(*(range(n) for n in weight.shape)))
         for which in range(weight.shape[dim]):
             stays |= set([i for i in order if line[i][dim] == which and flat[i] != 0][:floor])
-    return stays | set([i for i in order if i not in stays][: k - len(stays)])
+    if per == "both" and floor:  # the rows first; what they took counts for the columns and comes first there
+        stays = reference(weight, 0, floor, "row", fill=False)
+        for which in range(weight.shape[1]):
+            ordered = [i for i in order if i in stays] + [i for i in order if i not in stays]
+            stays |= set([i for i in ordered if line[i][1] == which and flat[i] != 0][:floor])
+    return stays | set([i for i in order if i not in stays][: k - len(stays)] if fill else ())
 
 
 @st.composite
@@ -54,22 +59,24 @@ def test_projection_keeps_exactly_what_the_reference_keeps(case):
     assert projected.count_nonzero() == min(k, int(weight.count_nonzero()))
 
 
-@given(cases(), st.integers(1, 3), st.sampled_from(["row", "column"]))
+@given(cases(), st.integers(1, 3), st.sampled_from(["row", "column", "both"]))
 @settings(max_examples=150, deadline=None)
 def test_a_floor_is_kept_inside_the_exact_budget(case, floor, per):
     weight, k = case
-    dim = 0 if per == "row" else 1
-    lines = weight.shape[dim] if dim < weight.ndim else 0
-    if not lines or floor * lines > k or floor > weight.numel() // lines:
+    dims = {"row": [0], "column": [1], "both": [0, 1]}[per]
+    counts = [weight.shape[dim] if dim < weight.ndim else 0 for dim in dims]
+    need = min(weight.numel(), floor * sum(counts))
+    if not all(counts) or need > k or any(floor > weight.numel() // lines for lines in counts):
         if k < weight.numel():
             with pytest.raises(SparselitError, match="floor"):
                 top_k_mask(weight, k, floor=floor, per=per)
         return
     mask = top_k_mask(weight, k, floor=floor, per=per)
     assert set(mask.flatten().nonzero().flatten().tolist()) == reference(weight, k, floor, per)
-    kept = (mask & (weight != 0)).movedim(dim, 0).reshape(lines, -1).sum(1)
-    there = (weight != 0).movedim(dim, 0).reshape(lines, -1).sum(1)
-    assert (kept >= there.clamp(max=floor)).all()
+    for dim, lines in zip(dims, counts, strict=True):
+        kept = (mask & (weight != 0)).movedim(dim, 0).reshape(lines, -1).sum(1)
+        there = (weight != 0).movedim(dim, 0).reshape(lines, -1).sum(1)
+        assert (kept >= there.clamp(max=floor)).all()
     assert mask.sum() == k
 
 

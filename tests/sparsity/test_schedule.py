@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparselit.errors import SparselitError
-from sparselit.sparsity import Schedule
+from sparselit.sparsity import Piecewise, Schedule
 from sparselit.sparsity.schedule import SHAPES
 
 densities = st.floats(1e-4, 1.0)
@@ -121,3 +121,42 @@ def test_begin_after_end_in_different_units_is_refused_when_the_length_is_known(
 def test_a_shape_that_leaves_the_range_is_refused():
     with pytest.raises(SparselitError, match="progress in"):
         Schedule(to=0.1, shape=f"{__name__}.too_far").at(5, 10)
+
+
+def test_a_staircase_jumps_by_equal_amounts_at_equal_distances():
+    schedule = Schedule(to=0.2, begin=10, end=50, shape="step", jumps=4)
+    at = [schedule.at(step, -1) for step in (0, 19, 20, 29, 30, 39, 40, 49, 50, 99)]
+    assert at == pytest.approx([1, 1, 0.8, 0.8, 0.6, 0.6, 0.4, 0.4, 0.2, 0.2])
+    once = Schedule(to=0.2, begin=10, end=40, shape="step", jumps=1)
+    assert [once.at(step, -1) for step in (9, 39, 40)] == [1, 1, 0.2]
+    with pytest.raises(SparselitError, match=r"density\.jumps must be at least 1, got 0"):
+        Schedule(to=0.1, jumps=0)
+
+
+def test_stages_follow_each_other_and_rest_in_between():
+    schedule = Piecewise.of(
+        [
+            Schedule(to=0.5, begin=10, end=20),
+            Schedule(to=0.1, begin=0.3, end=0.4, shape="step", jumps=2),
+            Schedule(to=0.2, begin=60, end=60),
+        ]
+    )
+    at = [schedule.at(step, 100) for step in (0, 15, 20, 34, 35, 59, 60, 100)]
+    assert at == pytest.approx([1, 0.75, 0.5, 0.5, 0.3, 0.1, 0.2, 0.2])
+    assert (schedule.lowest, schedule.to, schedule.needs_length, schedule.is_constant) == (0.1, 0.2, True, False)
+    half = schedule.towards(0.1)
+    assert [half.at(step, 100) for step in (0, 20, 59, 100)] == pytest.approx([1, 0.25, 0.05, 0.1])
+    assert pickle.loads(pickle.dumps(schedule)) == schedule
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "needs at least one"),
+        ([Schedule(to=0.5, end=9), Schedule(to=0.1, start=0.7, begin=10, end=20)], "stage 2 starts at 0.5"),
+        ([Schedule(to=0.5, end=20), Schedule(to=0.1, begin=10, end=30)], "stage 2 begins at step 10, before stage 1"),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(stages, message):
+    with pytest.raises(SparselitError, match=message):
+        Piecewise.of(stages).check(100)

@@ -1,0 +1,76 @@
+"""Gradual magnitude pruning: the smallest weights die on a schedule and stay dead (Zhu & Gupta 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparselit.errors import SparselitError
+from sparselit.sparsifier import Density, Gradients, Moments, Sparsifier
+from sparselit.sparsity.budget import Budget, Rule
+from sparselit.sparsity.distribution import Distribution
+from sparselit.sparsity.projection import select
+
+
+class GradualPruning(Sparsifier):
+    """Prunes the smallest living weights every few steps until a density is reached; a dead weight never comes back.
+
+    Zhu & Gupta 2017 (arXiv 1710.01878), §3; their schedule is ``{to: 0.02, begin: 0.1, end: 0.6, shape: cubic}``. At
+    ``every_n_steps: 1`` it differs from ``AnnealedSparsity`` in that one respect.
+
+    Args:
+        density: share of non-zero weights, a schedule that does not rise.
+        rules: exceptions by parameter name; the first match wins.
+        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
+        every_n_steps: optimizer steps between two prunings, at least 1.
+        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
+        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+
+    Raises:
+        SparselitError: a value is out of range; the message names it.
+    """
+
+    saves_masks: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        density: Density,
+        rules: list[Rule] | None = None,
+        moments: Moments = "mask",
+        every_n_steps: int = 10,
+        grads: Gradients = "masked",
+        distribution: Distribution = "uniform",
+    ) -> None:
+        super().__init__(density, rules, moments, grads, distribution)
+        if every_n_steps < 1:
+            raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+
+    def check(self, budgets: Sequence[Budget]) -> None:
+        """Refuse densities that rise."""
+        for budget in budgets:
+            if budget.density.rises:
+                raise SparselitError(
+                    f"{type(self).__name__} never revives a weight of {budget.name}: its density must not rise"
+                )
+
+    def targets(self, step: int) -> dict[str, int]:
+        """Number of living entries after ``step`` steps: what the schedule said at the last pruning."""
+        last = self.total_steps > 0 and step >= self.total_steps
+        return super().targets(step if last else step - step % self.every_n_steps)
+
+    def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        """The largest of the living entries; before the first step, of all."""
+        kept = self.targets(step)
+        if self.masks and kept == self.targets(step - 1):
+            return self.masks
+        return {budget.name: self._largest(budget.name, tensors, kept[budget.name]) for budget in self.budgets}
+
+    def _largest(self, name: str, tensors: Mapping[str, Tensor], k: int) -> Tensor:
+        budget = next(budget for budget in self.budgets if budget.name == name)
+        magnitude, eligible = tensors[name].abs(), None
+        if name in self.masks:
+            magnitude, eligible = magnitude.masked_fill(~self.masks[name], -1.0), self.masks[name]
+        return select(magnitude, k, floor=budget.floor, per=budget.per, eligible=eligible)
