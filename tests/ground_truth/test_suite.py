@@ -20,6 +20,9 @@ from .truth import Truth
 NESS: dict[tuple[str, str], set[Place]] = {}
 for row in reversed(stored()["ness"]):
     NESS[row["case"], row["ablation"]] = {(name, i, j) for name, i, j in row["ness"]}
+#: Each search takes about half a minute; the ones that decide alone run always, the others with ``pytest -m slow``.
+ALWAYS = ("group testing", "QuickXplain", "coarse to fine")
+SEARCHED = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in SEARCHES]
 MENDED = ("identity with a cancelling pair", "identity with two menders")
 
 
@@ -31,7 +34,7 @@ def searched(name: str, search: str, ablation: str = "zero") -> tuple[Truth, Fou
     return truth, SEARCHES[search]().run(Problem(case.model, case.domain, case.criterion, truth.problem.ablation.kind))
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", SEARCHED)
 @pytest.mark.parametrize("name", UNIQUE)
 def test_precision_and_recall_are_one_where_the_answer_is_unique(name: str, search: str) -> None:
     truth, found = searched(name, search)
@@ -39,14 +42,14 @@ def test_precision_and_recall_are_one_where_the_answer_is_unique(name: str, sear
     assert truth.places(found.kept) == NESS[name, "zero"]
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", SEARCHED)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_one_of_several_circuits_holds_the_necessary_weights_and_no_distractor(name: str, search: str) -> None:
     truth, found = searched(name, search)
     assert NESS[name, "zero"] <= truth.places(found.kept) <= truth.case.wired
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", SEARCHED)
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("name", CASES)
 def test_whatever_the_case_and_the_ablation_the_result_passes_and_is_minimal(
@@ -58,14 +61,14 @@ def test_whatever_the_case_and_the_ablation_the_result_passes_and_is_minimal(
     assert found.removals.keys() == truth.problem.units(found.kept).keys()
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", SEARCHED)
 @pytest.mark.parametrize("name", MENDED)
 def test_neither_the_harm_nor_what_mends_it_is_kept(name: str, search: str) -> None:
     truth, found = searched(name, search)
     assert truth.places(found.kept) == truth.case.wired
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("search", SEARCHED)
 @pytest.mark.parametrize("name", ENUMERATED)
 def test_what_is_found_is_one_of_all_minimal_circuits(name: str, search: str) -> None:
     truth, found = searched(name, search)
