@@ -137,6 +137,9 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Study the collapse at extreme density.")
     parser.add_argument("--output", type=Path, help="file of the figure, .png")
+    parser.add_argument(
+        "--runs", nargs="*", default=list(RUNS), choices=list(RUNS), metavar="NAME", help="which of them"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
     parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each run, at least 700")
     arguments = parser.parse_args()
@@ -149,7 +152,8 @@ def main() -> None:
     sys.stdout.write(
         "| run | accuracy | non-zeros | density | rollbacks | largest gradient |\n|---|---|---|---|---|---|\n"
     )
-    for name, (eps, make) in RUNS.items():
+    for name in arguments.runs:
+        eps, make = RUNS[name]
         path = FOLDER / f"{name.replace(' ', '_').replace(',', '')}-{arguments.seed}.json"
         if not path.is_file():
             path.write_text(json.dumps(train(eps, make(), arguments.seed, arguments.steps)))
