@@ -161,6 +161,8 @@ def _plain_type(kind: str) -> str:
     kind = _TYPE.sub(r"\1", kind)
     if match := re.search(r"Literal\[(.+)\]", kind):
         return f"one of {match[1]}"
+    if match := re.fullmatch(r"list\[(?:[\w.]+\.)?(\w+)\]", kind):
+        return f"a list of {match[1]}"
     plain = {"float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false"}
     if "[" in kind:
         return re.sub(r"[\w.]+\.(\w+)", r"\1", kind)

@@ -390,7 +390,8 @@ def _title(circuit: Circuit, columns: int) -> list[str]:
     task = str(circuit.task.get("class_path", "")).rpartition(".")[2]
     lines = [f"{task}: {size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free"]
     bounds = [f"{criterion_text(row)} (it is {row['value']:.3g})" for row in circuit.criterion]
-    lines += textwrap.wrap(", ".join([f"ablation {circuit.ablation_text}", *bounds]), columns)
+    kind, *details = circuit.ablation_text.split(", ")
+    lines += textwrap.wrap(", ".join([f"{kind} ablation", *details, *bounds]), columns)
     if held:
         low, high = (100 * end for end in held["accuracy_interval"])
         share = f"accuracy {100 * held['accuracy']:.2f} % (95 % interval {low:.2f} – {high:.2f} %)"

@@ -54,7 +54,7 @@ CASES = {
     ),
     "sparsity without class": (
         ("fit", "--data", "Parity", "--sparsity.density", "1"),
-        "sparsity: name a class_path first: AnnealedSparsity",
+        "sparsity: name a class_path first: AcdcSparsity, AnnealedSparsity",
     ),
     "stray word": ((*Q, "word"), "unexpected argument 'word'"),
     "density 0": ((*Q, "--sparsity.density", "0"), "density must lie in (0, 1], got 0"),
@@ -62,7 +62,7 @@ CASES = {
     "target density 2": ((*Q, "--sparsity.density.to", "2"), "density.to must lie in (0, 1], got 2"),
     "density abc": (
         (*Q, "--sparsity.density", "abc"),
-        "sparsity.density: expected a number or a mapping (Schedule), got 'abc'",
+        "sparsity.density: expected a number or a mapping (Schedule) or a list of Schedule, got 'abc'",
     ),
     "negative steps": ((*Q, "--trainer.max_steps", "-5"), "trainer.max_steps must be at least 1, got -5"),
     "zero steps": ((*Q, "--trainer.max_steps", "0"), "trainer.max_steps must be at least 1, got 0"),
