@@ -32,10 +32,11 @@ def main(path: Path) -> None:
     sys.stdout.write(f"{'site':<18}{'node':<28}{'answers flipped':>16}   95 % interval  (n {n:,})\n")
     sites = [site for site in model.sites if site in circuit.nodes]
     for site in sites:
-        for channel in circuit.nodes[site]:
-            rate = flip_rate(model, masks, replacement, examples, {site: [channel]})
+        channels = circuit.nodes[site]
+        for chosen in [*([channel] for channel in channels), *([channels] if len(channels) > 1 else [])]:
+            rate = flip_rate(model, masks, replacement, examples, {site: chosen})
             low, high = wilson(rate * n, n)
-            name = node_text(circuit, (site, channel))
+            name = node_text(circuit, (site, chosen[0])) if len(chosen) == 1 else "together"
             sys.stdout.write(f"{site:<18}{name:<28}{rate:>15.1%}   {low:.1%} - {high:.1%}\n")
 
 

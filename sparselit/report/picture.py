@@ -65,7 +65,7 @@ def draw(circuit: Circuit) -> Figure:
     x = _Columns(boxes, [*pairs, *attention]).solve(refine=named)
     y = _heights([box.place for box in boxes.values()], len(pairs))
     span = max((x[box.thing] + box.width / 2 for box in boxes.values()), default=0.0)
-    width = max(7.6, _LEFT + span + _RIGHT)
+    width = max(8.8, _LEFT + span + _RIGHT)  # room for the legend
     indent = _LEFT + (width - _LEFT - _RIGHT - span) / 2
     title = _title(circuit, int((width - 0.4) / 0.068))
     height = max(y.values(), default=_BASE) + 0.55 + 0.2 * len(title)
