@@ -51,7 +51,7 @@ class Truth:
 
         def logits(kept: Tensor) -> Tensor:
             masks = problem.edges.masks(kept)
-            return masked_logits(case.model, masks, problem.ablation, case.domain.tokens, case.domain.length - 1)
+            return masked_logits(case.model, masks, problem.replacement, case.domain.tokens, case.domain.length - 1)
 
         # Something at a pattern makes attention take the explicit path, which can be batched.
         patterns = {name: torch.Tensor.clone for name in case.model.sites if name.endswith("pattern")}
