@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first one imports for two seconds
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)]).step()  # the first one imports for two seconds
     model, discovery, report = load(options.model, options.examples)
     criterion = [Bound("task_loss", at_most=options.task_loss)]
     sys.stdout.write(

@@ -31,7 +31,7 @@ class Auto(Search):
         self.steps = steps
         self.batch = batch
         self.seed = seed
-        self._masks = SoftMasks(steps, batch=batch, seed=seed)
+        self._masks = SoftMasks(steps, 0.05, batch, seed)
 
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         """Each stage begins with what the one before left."""

@@ -17,6 +17,9 @@ class SoftMasks(LearnedMasks):
     removals against each other, which is what finds small circuits under mean ablation (``docs/searches.md``).
     """
 
+    def __init__(self, steps: int = 200, lr: float = 0.1, batch: int = 64, seed: int = 0) -> None:
+        super().__init__(steps, lr, batch, seed)
+
     def start(self, problem: Problem, kept: Tensor) -> Tensor:
         """All kept edges fully open."""
         return kept.float()
