@@ -20,7 +20,7 @@ from sparselit.circuits.problem import Problem
 from tests.ground_truth.ness import ABLATIONS, stored
 from tests.ground_truth.suite import CASES, SEARCHES
 
-COLUMNS = "{:<32}{:<9}{:<16}{:>5}{:>6}{:>7}{:>11}{:>8}{:>12}{:>7}{:>9}\n"
+COLUMNS = "{:<32}{:<9}{:<34}{:>5}{:>6}{:>7}{:>11}{:>8}{:>12}{:>7}{:>9}\n"
 
 
 def main() -> None:
