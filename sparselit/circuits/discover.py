@@ -85,7 +85,8 @@ def discover(
                 f"{values[failing.metric]:.4g}, the search needs {failing}"
             )
         if start and seed is None:
-            seed = problem.edges.find([place for place in start if place in set(problem.edges.places())])
+            known = set(problem.edges.places())  # some may have died since
+            seed = problem.edges.find([place for place in start if place in known])
         grown = None if seed is None else regrown(problem, seed)
         found = search.run(problem, grown, progress, deadline)
         if not found.complete or _confirmed(problem, found.kept, criterion, behaviour):

@@ -100,7 +100,6 @@ _RANKINGS: dict[str, Callable[[Problem, int, int], Tensor]] = {
     "integrated_inputs": integrated_inputs,
     "gradient": gradient,
     "magnitude": magnitude,
-    "random": shuffled,
 }
 
 
