@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 
-#: Examples after which an evaluation may be given up.
-PORTION = 512
+#: Examples after which an evaluation may be given up, first and then.
+FIRST_PORTION, PORTION = 128, 512
 
 
 def task_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
@@ -192,7 +192,7 @@ class Evaluation:
         return {metric: total if metric in WORST else total / n for metric, total in self._totals.items()}
 
     def _advance(self) -> None:
-        portion = slice(self._seen, self._seen + PORTION)
+        portion = slice(self._seen, self._seen + (PORTION if self._seen else FIRST_PORTION))
         some, logits = self._examples.select(portion), self._logits_of(portion)
         reference = None if self._reference is None else self._reference[portion]
         self._seen += len(some.answer)
