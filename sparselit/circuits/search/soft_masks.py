@@ -8,6 +8,10 @@ from torch import Tensor
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.learned import LearnedMasks
 
+#: Share above which an edge is tried fully open. In a dense model many edges end up open a little, each to offset others;
+#: fully open they miss the bound together, and without them it holds.
+OPEN = 0.3
+
 
 class SoftMasks(LearnedMasks):
     """Projected gradient descent on a mask in [0, 1] over edges, with a penalty on its sum.
@@ -29,8 +33,8 @@ class SoftMasks(LearnedMasks):
         return parameters, parameters.sum()
 
     def opened(self, parameters: Tensor) -> Tensor:
-        """Shares above zero."""
-        return parameters > 0
+        """Shares above :data:`OPEN`."""
+        return parameters > OPEN
 
     def project(self, parameters: Tensor) -> None:
         """Onto [0, 1]."""
