@@ -100,6 +100,8 @@ class SelfPacedSparsity(AnnealedSparsity):
         self.locked = False
         self.snapshots: list[dict[str, Any]] = []  # the newest last
         self._waits = 0  # steps on which the clock stood still
+        self._losses: list[float] = []  # of the batches since the last applied step
+        self._decided = 0  # the step that was decided on last
         self._concluded = False
         self._lowered: list[tuple[dict[str, Any], float]] = []
 
@@ -146,10 +148,13 @@ class SelfPacedSparsity(AnnealedSparsity):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let the density fall, wait, or go back; every process takes the same decision."""
-        if isinstance(outputs, dict) and isinstance(outputs.get("loss"), Tensor):
-            loss = float(trainer.strategy.reduce(outputs["loss"].detach().float(), reduce_op="mean"))
+        if isinstance(outputs, dict) and isinstance(outputs.get("loss"), Tensor):  # a share of the step's mean
+            self._losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        if self._losses and self.step > self._decided:
+            mean = torch.tensor(sum(self._losses) / len(self._losses), device=pl_module.device)
             if not self.locked:
-                self._decide(loss, trainer, pl_module)
+                self._decide(float(trainer.strategy.reduce(mean, reduce_op="mean")), trainer, pl_module)
+            self._losses, self._decided = [], self.step
         if trainer.global_step == trainer.max_steps:
             self._conclude(trainer, pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -273,7 +278,7 @@ class SelfPacedSparsity(AnnealedSparsity):
     def state_dict(self) -> dict[str, Any]:
         """The base's state, the pace, the snapshots and whether the support is locked."""
         own = {"pace": asdict(self.pace), "locked": self.locked, "waits": self._waits, "snapshots": self.snapshots}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), **own, "losses": list(self._losses), "decided": self._decided}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
@@ -281,6 +286,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         self.pace = Pace(**state_dict["pace"])
         self.locked, self._waits = state_dict["locked"], state_dict["waits"]
         self.snapshots = list(state_dict["snapshots"])
+        self._losses, self._decided = list(state_dict.get("losses", ())), state_dict.get("decided", self.step)
 
 
 def _accuracy(trainer: Trainer, module: LightningModule) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
 
 from sparselit.errors import SparselitError
@@ -71,6 +72,30 @@ def test_the_running_loss_decides_and_is_part_of_the_state(
     other.load_state_dict(callback.state_dict())
     assert (other.pace.clock, other.pace.running_loss) == (callback.pace.clock, pytest.approx(running))
     assert callback.pace.clock == clock - 1, "at the end, the last state that was good came back"
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 4])
+def test_under_accumulation_a_step_is_judged_once_by_the_mean_of_its_batches(
+    accumulated: int, make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    callback = SelfPacedSparsity(Schedule(to=0.5, end=100), loss_below=1.0, memory=0.0, spike=None, patience=None)
+
+    class Loss(type(make_mlp())):  # type: ignore[misc]
+        """Each step's mean is 0.9 and 1.1 in turn; batches of one step differ by 0.4."""
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            mean = 1.1 if self.trainer.global_step % 2 else 0.9
+            apart = 0.4 * (batch_idx % accumulated - (accumulated - 1) / 2)
+            return super().training_step(batch, batch_idx) * 0 + mean + apart
+
+    made = make_mlp()
+    made.__class__ = Loss
+    seen = []
+    note = LambdaCallback(on_train_batch_end=lambda *_: seen.append((callback.pace.clock, callback.pace.running_loss)))
+    with pytest.warns(UserWarning, match=r"above 1\.0 for 1 of 3 steps"):
+        make_trainer(callback, note, max_steps=3, accumulate_grad_batches=accumulated).fit(made)
+    after_steps = seen[accumulated - 1 :: accumulated]
+    assert after_steps == [(1, pytest.approx(0.9)), (1, pytest.approx(1.1)), (2, pytest.approx(0.9))]
 
 
 @pytest.mark.parametrize(
