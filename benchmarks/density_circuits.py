@@ -115,8 +115,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 edges = statistics.median(row[ablation]["edges"] for row in group)
                 middle.append((statistics.median(row["live"] for row in group), edges))
         axis.plot(*zip(*middle, strict=True), "-", color=f"C{number}", lw=1, label=f"{ablation} ablation, median")
-    low = min(row["live"] for row in rows)
-    axis.plot([low, 10 * low], [low, 10 * low], ":", color="grey", label="the whole model")
+    ends = [min(row["live"] for row in rows), max(row["live"] for row in rows)]
+    axis.plot(ends, ends, ":", color="grey", label="all weights of the model")
     axis.set(xscale="log", yscale="log", xlabel="non-zero weights of the model", ylabel="edges of its circuit")
     axis.invert_xaxis()
     axis.legend(fontsize=8)

@@ -252,16 +252,18 @@ class SelfPacedSparsity(AnnealedSparsity):
         if self._concluded or not self.step:
             return
         self._concluded = True
-        score = self._keep_what_holds(trainer, module) if self.snapshots else _accuracy(trainer, module)
-        if self._arrived:
+        score = self._keep_what_holds(trainer, module) if self.snapshots else None
+        score = _accuracy(trainer, module) if score is None else score
+        holds = score is None or score >= self.hold
+        if self._arrived and holds:
             return
+        what = "the density was reached" if self._arrived else f"the density stopped at {self.density_now:.4g}"
         why = f"the running loss was above {self.loss_below} for {self._waits} of {self.step} steps"
         if self.pace.rollbacks:
             why += f", with {self.pace.spikes} rollbacks after a rise and {self.pace.stalls} after a standstill"
-        held = "" if score is None else f"; it holds with {score:.2%} on the selection split"
-        rank_zero_warn(
-            f"the density stopped at {self.density_now:.4g}: {why}{held}; train longer, or ask for a higher density"
-        )
+        if score is not None:
+            why += f"; it {'holds with' if holds else 'does not hold:'} {score:.2%} on the selection split"
+        rank_zero_warn(f"{what}: {why}; train longer, or ask for a higher density")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

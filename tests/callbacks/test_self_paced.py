@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
+from sparselit.tasks import Parity
 
 from sparselit.errors import SparselitError
+from sparselit.modules import SparseTransformer
 from sparselit.sparsity.pace import SLOWEST, Pace
 from sparselit.sparsity.schedule import Schedule
 from sparselit.sparsity.snapshot import restore_, take
@@ -191,6 +193,18 @@ def test_a_model_that_is_broken_at_the_end_is_replaced_by_the_last_snapshot_that
         make_trainer(sparsity, track, max_steps=9).fit(module)
     assert torch.equal(module.network[1].weight, track.weights[5])
     assert int(module.network[1].weight.count_nonzero()) == sparsity.targets(0)["network.1.weight"]
+
+
+@pytest.mark.parametrize("bound", [1e9, 1e-9])
+def test_a_run_never_ends_silently_in_a_model_without_its_task(bound: float, make_trainer: Callable[..., Any]) -> None:
+    data = Parity(length=6, batch_size=8, discovery=8, selection=16, report=8)
+    module = SparseTransformer(
+        vocab_size=data.vocab_size, max_length=data.max_length, n_layers=1, d_model=8, n_heads=2, lr=0.0
+    )
+    sparsity = SelfPacedSparsity(Schedule(to=0.1, end=4), loss_below=bound, finish=8, hold=0.99)
+    what = "the density was reached" if bound > 1 else "the density stopped at 1"
+    with pytest.warns(UserWarning, match=rf"{what}: .*; it does not hold: [\d.]+% on the selection split"):
+        make_trainer(sparsity, max_steps=10, limit_val_batches=0).fit(module, data)
 
 
 def test_a_run_that_cannot_hold_gives_up_at_the_slowest_pace() -> None:
