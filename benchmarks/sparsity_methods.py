@@ -33,7 +33,7 @@ from sparselit.callbacks import (
     SnipSparsity,
     StaticSparsity,
 )
-from sparselit.tasks import ModularAddition, Parity, Quotes
+from sparselit.tasks import MajorityToken, Minimum, Quotes
 
 from sparselit.modules import SparseTransformer
 from sparselit.sparsifier import Sparsifier
@@ -47,6 +47,7 @@ def falling(density: float, shape: str = "exponential") -> Schedule:
 
 
 METHODS: dict[str, Callable[[float], Sparsifier]] = {
+    "dense, for comparison": lambda d: StaticSparsity(1.0),
     "static, random": lambda d: StaticSparsity(d),
     "static, magnitude": lambda d: StaticSparsity(d, mask="magnitude"),
     "SNIP": lambda d: SnipSparsity(d),
@@ -69,20 +70,19 @@ def quotes() -> tuple[Any, dict[str, Any]]:
     return Quotes(source="synthetic", length=24, batch_size=64, pool=8192, report=2000, selection=500), {}
 
 
-def parity() -> tuple[Any, dict[str, Any]]:
-    return Parity(length=8, batch_size=64), {"n_layers": 1, "norm_eps": 1e-5, "weight_decay": 0.3}
+def majority() -> tuple[Any, dict[str, Any]]:
+    return MajorityToken(batch_size=64, pool=8192, report=2000, selection=500), {"n_layers": 1}
 
 
-def modular() -> tuple[Any, dict[str, Any]]:
-    data = ModularAddition(modulus=11, batch_size=64, discovery=10, selection=10)
-    return data, {"n_layers": 1, "weight_decay": 0.3}
+def minimum() -> tuple[Any, dict[str, Any]]:
+    return Minimum(batch_size=64, pool=8192, report=2000, selection=500), {"n_layers": 1}
 
 
-#: Task, density and optimizer steps.
+#: Task, density and optimizer steps. A dense model learns each of them in this time.
 TASKS: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], float, int]] = {
     "quotes": (quotes, 0.006, 800),
-    "parity": (parity, 0.05, 1500),
-    "modular addition": (modular, 0.2, 1500),
+    "majority": (majority, 0.04, 800),
+    "minimum": (minimum, 0.1, 800),
 }
 
 

@@ -100,6 +100,8 @@ class SelfPacedSparsity(AnnealedSparsity):
         self.locked = False
         self.snapshots: list[dict[str, Any]] = []  # the newest last
         self._waits = 0  # steps on which the clock stood still
+        self._losses: list[float] = []  # of the batches since the last applied step
+        self._decided = 0  # the step that was decided on last
         self._concluded = False
         self._lowered: list[tuple[dict[str, Any], float]] = []
 
@@ -146,10 +148,13 @@ class SelfPacedSparsity(AnnealedSparsity):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let the density fall, wait, or go back; every process takes the same decision."""
-        if isinstance(outputs, dict) and isinstance(outputs.get("loss"), Tensor):
-            loss = float(trainer.strategy.reduce(outputs["loss"].detach().float(), reduce_op="mean"))
+        if isinstance(outputs, dict) and isinstance(outputs.get("loss"), Tensor):  # a share of the step's mean
+            self._losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        if self._losses and self.step > self._decided:
+            mean = torch.tensor(sum(self._losses) / len(self._losses), device=pl_module.device)
             if not self.locked:
-                self._decide(loss, trainer, pl_module)
+                self._decide(float(trainer.strategy.reduce(mean, reduce_op="mean")), trainer, pl_module)
+            self._losses, self._decided = [], self.step
         if trainer.global_step == trainer.max_steps:
             self._conclude(trainer, pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -247,16 +252,18 @@ class SelfPacedSparsity(AnnealedSparsity):
         if self._concluded or not self.step:
             return
         self._concluded = True
-        score = self._keep_what_holds(trainer, module) if self.snapshots else _accuracy(trainer, module)
-        if self._arrived:
+        score = self._keep_what_holds(trainer, module) if self.snapshots else None
+        score = _accuracy(trainer, module) if score is None else score
+        holds = score is None or score >= self.hold
+        if self._arrived and holds:
             return
+        what = "the density was reached" if self._arrived else f"the density stopped at {self.density_now:.4g}"
         why = f"the running loss was above {self.loss_below} for {self._waits} of {self.step} steps"
         if self.pace.rollbacks:
             why += f", with {self.pace.spikes} rollbacks after a rise and {self.pace.stalls} after a standstill"
-        held = "" if score is None else f"; it holds with {score:.2%} on the selection split"
-        rank_zero_warn(
-            f"the density stopped at {self.density_now:.4g}: {why}{held}; train longer, or ask for a higher density"
-        )
+        if score is not None:
+            why += f"; it {'holds with' if holds else 'does not hold:'} {score:.2%} on the selection split"
+        rank_zero_warn(f"{what}: {why}; train longer, or ask for a higher density")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -273,7 +280,7 @@ class SelfPacedSparsity(AnnealedSparsity):
     def state_dict(self) -> dict[str, Any]:
         """The base's state, the pace, the snapshots and whether the support is locked."""
         own = {"pace": asdict(self.pace), "locked": self.locked, "waits": self._waits, "snapshots": self.snapshots}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), **own, "losses": list(self._losses), "decided": self._decided}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
@@ -281,6 +288,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         self.pace = Pace(**state_dict["pace"])
         self.locked, self._waits = state_dict["locked"], state_dict["waits"]
         self.snapshots = list(state_dict["snapshots"])
+        self._losses, self._decided = list(state_dict.get("losses", ())), state_dict.get("decided", self.step)
 
 
 def _accuracy(trainer: Trainer, module: LightningModule) -> float | None:

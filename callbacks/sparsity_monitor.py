@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -21,34 +22,48 @@ class SparsityMonitor(Callback):
     before) and ``ever_live/<name>`` (share of entries that lived at any measurement); and per rule of a sparsifier
     ``rule_density/<pattern>`` and ``rule_target/<pattern>``.
 
+    The figures go to the loggers in one piece, which is far cheaper than a ``log`` for each of them
+    (``benchmarks/logging_cost.py``), and to ``trainer.callback_metrics``.
+
     Args:
-        every_n_steps: optimizer steps between two measurements, at least 1; null for the trainer's
-            ``log_every_n_steps``.
+        every_n_steps: optimizer steps between two measurements, at least 1, the last step of a run being measured too;
+            null for the trainer's ``log_every_n_steps``.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
     """
 
-    def __init__(self, every_n_steps: int | None = None) -> None:
+    def __init__(self, every_n_steps: int | None = 50) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._turnover: dict[str, Turnover] = {}
+        self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run has measured the step that it begins at."""
+        self._seen = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count and log at the cadence."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps:
-            return
-        if not self.every_n_steps and not is_logging_step(trainer):
-            return
-        matrices = {name: p.detach() for name, p in pl_module.named_parameters() if p.ndim >= 2}
-        for row in density_table(matrices):
-            for key, value in self._measure(row, matrices[row.name]).items():
-                pl_module.log(f"{key}/{row.name}", value, batch_size=1)
-        for key, value in _by_rule(trainer, pl_module).items():
-            pl_module.log(key, value, batch_size=1)
+        if self._is_due(trainer):
+            matrices = {name: p.detach() for name, p in pl_module.named_parameters() if p.ndim >= 2}
+            values = _by_rule(trainer, pl_module)
+            for row in density_table(matrices):
+                measured = self._measure(row, matrices[row.name])
+                values.update({f"{key}/{row.name}": value for key, value in measured.items()})
+            metrics = {name: torch.tensor(value) for name, value in values.items()}
+            trainer.callback_metrics.update(metrics)
+            trainer._logger_connector.log_metrics(metrics)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        before, self._seen = self._seen, trainer.global_step
+        if self.every_n_steps is None:
+            return is_logging_step(trainer)
+        ends = self._seen == trainer.max_steps
+        return self._seen != before and (self._seen % self.every_n_steps == 0 or ends)
 
     def _measure(self, row: Row, weight: Tensor) -> dict[str, float]:
         rows, columns = dead_lines(weight)

@@ -117,10 +117,16 @@ class RandomState(Callback):
 
     The generator's state at the end of a step is put back at the start of the next one. What happens between the two
     (validation, a search for circuits, a new iterator over the data) may draw random numbers; training does not see it.
+    The first step has the state in which the fit began, so that the number of workers does not matter either.
     """
 
     def __init__(self) -> None:
         self._state: dict[str, torch.Tensor] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the state in which the fit begins, unless it is resumed."""
+        if not self._state:
+            self._remember(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Put back the state in which the previous step ended."""
@@ -133,6 +139,9 @@ class RandomState(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remember the state in which the step ended."""
+        self._remember(pl_module)
+
+    def _remember(self, pl_module: LightningModule) -> None:
         self._state["cpu"] = torch.get_rng_state()
         if pl_module.device.type == "cuda":
             self._state["cuda"] = torch.cuda.get_rng_state(pl_module.device)

@@ -223,7 +223,7 @@ class Sparsifier(Callback, ABC):
 
     def tensors(self, module: nn.Module) -> dict[str, nn.Parameter]:
         """The sparsified parameters of a module by name."""
-        return {budget.name: module.get_parameter(budget.name) for budget in self.budgets}
+        return {budget.name: _parameter(module, budget.name) for budget in self.budgets}
 
     def live(self, module: nn.Module) -> dict[str, Tensor]:
         """Masks of the living entries by name: the method's own, or the entries that are not zero."""
@@ -375,6 +375,14 @@ def sparsifiers_of(trainer: Trainer) -> list[Sparsifier]:
     """All sparsifiers of a run, in the trainer's order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, Sparsifier)]
+
+
+def _parameter(module: nn.Module, name: str) -> nn.Parameter:
+    """``module.get_parameter(name)`` without its checks: several times a step, they would show in the profile."""
+    *path, last = name.split(".")
+    for part in path:
+        module = module._modules[part]  # type: ignore[assignment]
+    return module._parameters[last]  # type: ignore[return-value]
 
 
 def _refuse_non_finite(tensors: Mapping[str, Tensor], step: int) -> None:

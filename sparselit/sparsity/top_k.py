@@ -1,7 +1,8 @@
 """Exact top-k by magnitude, fast on a CPU because the threshold of the step before is nearly right.
 
-One pass drops what lies clearly below the old threshold; only the few survivors are looked at one by one. The result
-is the exact top-k, ties to the lowest flat index, whatever the hint was: a bad one costs time, never exactness.
+One pass counts what lies clearly above the old threshold and finds the few entries near it; only these are looked at
+one by one. The result is the exact top-k, ties to the lowest flat index, whatever the hint was: a bad one costs time,
+never exactness.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 #: Below this many entries, torch's own selection is as fast.
 SMALL = 4096
-#: How far below the old threshold the first pass cuts: weights move little in one step.
+#: How far from the old threshold the new one is looked for: weights move little in one step.
 SLACK = 1 / 32
 _SAMPLE = 8192
 _BLOCK = 2**18
@@ -50,14 +51,15 @@ def keep_largest_(weight: Tensor, k: int, hint: float | None = None) -> float | 
         A limit: nothing that is kept is smaller, nothing that goes is larger. Null where fewer than ``k`` entries are
         not zero, and then the tensor is unchanged.
     """
-    found = _find(weight, k, hint)
+    flat = weight.detach().view(-1)
+    exact = flat.dtype in (torch.float32, torch.float64)
+    found = (_near(flat, k, hint) if exact and hint else None) or _find(weight, k, hint)
     if found is None:
         return None
-    flat = weight.detach().view(-1)
     spared = found.index[found.kept & (found.values <= found.limit)]  # as large as some that go
-    index = torch.from_numpy(spared if flat.dtype in (torch.float32, torch.float64) else found.index[found.kept])
+    index = torch.from_numpy(spared if exact else found.index[found.kept])
     values = flat[index]
-    if flat.dtype in (torch.float32, torch.float64):
+    if exact:
         for begin in range(0, flat.numel(), _BLOCK):
             block = flat[begin : begin + _BLOCK]
             torch.ops.aten.hardshrink.out(block, found.limit, out=block)
@@ -68,12 +70,35 @@ def keep_largest_(weight: Tensor, k: int, hint: float | None = None) -> float | 
 
 
 class _Found(NamedTuple):
-    """The survivors of a cut: their indices and magnitudes, which of them stay, and a limit that all others keep to."""
+    """Some entries: their indices and magnitudes, which of them stay, and a limit that all others keep to."""
 
     index: Any
     values: Any
     kept: Any
     limit: float
+
+
+def _near(flat: Tensor, k: int, hint: float) -> _Found | None:
+    """The entries near the hint; null where the k-th largest is not among them."""
+    numbers = flat.numpy()
+    with np.errstate(over="ignore"):
+        low, high = (float(numbers.dtype.type(hint * factor)) for factor in (1 - SLACK, 1 + SLACK))
+    size = min(_BLOCK, len(numbers))
+    magnitude, above, beyond = np.empty(size, numbers.dtype), np.empty(size, bool), np.empty(size, bool)
+    count, indices, values = 0, [], []
+    for begin in range(0, len(numbers), _BLOCK):
+        block = numbers[begin : begin + _BLOCK]
+        out = np.abs(block, out=magnitude[: len(block)])
+        far = np.greater(out, high, out=above[: len(block)])
+        count += int(np.count_nonzero(far))
+        near = np.flatnonzero(np.not_equal(np.greater(out, low, out=beyond[: len(block)]), far, out=far))
+        indices.append(near + begin)
+        values.append(out[near])
+    index, found = np.concatenate(indices), np.concatenate(values)
+    if not count <= k <= count + len(index):
+        return None
+    kept, limit = _without_smallest(found, count + len(index) - k, low)
+    return _Found(index, found, kept, limit)
 
 
 def _find(weight: Tensor, k: int, hint: float | None) -> _Found | None:

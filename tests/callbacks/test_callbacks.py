@@ -152,7 +152,7 @@ def test_arguments_out_of_range_are_named(make, message):
 def test_the_monitor_counts_with_and_without_a_sparsifier(module, make_trainer):
     for callbacks, dense in (((), True), ((AnnealedSparsity(0.05),), False)):
         watch = Watch()
-        make_trainer(*callbacks, SparsityMonitor(), watch, max_steps=3).fit(module)
+        make_trainer(*callbacks, SparsityMonitor(None), watch, max_steps=3).fit(module)
         for counts, logged in zip(watch.counts, watch.logged, strict=True):
             assert set(counts) == {k.removeprefix("dead_rows/") for k in logged if k.startswith("dead_rows/")}
             for name, count in counts.items():
@@ -171,11 +171,20 @@ def test_the_monitor_keeps_its_own_cadence(make_mlp, make_trainer):
 
     class Count(Callback):
         def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-            measured.append("density/network.1.weight" in trainer.logged_metrics)
+            measured.append("density/network.1.weight" in trainer.callback_metrics)
 
     monitor = SparsityMonitor(every_n_steps=3)
     make_trainer(monitor, Count(), max_steps=4, log_every_n_steps=50).fit(make_mlp())
     assert measured == [False, False, True, True]
+
+
+def test_the_monitor_measures_a_step_once_under_accumulation_and_the_last_step_too(make_mlp, make_trainer):
+    monitor, measured = SparsityMonitor(every_n_steps=2), []
+    measure = monitor._measure
+    monitor._measure = lambda row, weight: measured.append((trainer.global_step, row.name)) or measure(row, weight)
+    trainer = make_trainer(monitor, max_steps=5, accumulate_grad_batches=2)
+    trainer.fit(make_mlp())
+    assert [step for step, name in measured if name == "network.1.weight"] == [2, 4, 5]
 
 
 def test_total_and_target_density_are_logged(make_mlp, make_trainer):
@@ -190,7 +199,7 @@ def test_total_and_target_density_are_logged(make_mlp, make_trainer):
 
 
 def test_the_monitor_tells_threshold_churn_and_what_ever_lived_also_after_a_resumption(make_mlp, make_trainer):
-    monitor, watch = SparsityMonitor(), Watch()
+    monitor, watch = SparsityMonitor(None), Watch()
     rules = [Rule("network.1.*", density=0.2)]
     module = make_mlp(lr=0.1)
     make_trainer(AnnealedSparsity(Schedule(to=0.1, end=6), rules), monitor, watch, max_steps=8).fit(module)

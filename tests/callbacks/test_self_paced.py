@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
+from sparselit.tasks import Parity
 
 from sparselit.errors import SparselitError
+from sparselit.modules import SparseTransformer
 from sparselit.sparsity.pace import SLOWEST, Pace
 from sparselit.sparsity.schedule import Schedule
 from sparselit.sparsity.snapshot import restore_, take
@@ -71,6 +74,30 @@ def test_the_running_loss_decides_and_is_part_of_the_state(
     other.load_state_dict(callback.state_dict())
     assert (other.pace.clock, other.pace.running_loss) == (callback.pace.clock, pytest.approx(running))
     assert callback.pace.clock == clock - 1, "at the end, the last state that was good came back"
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 4])
+def test_under_accumulation_a_step_is_judged_once_by_the_mean_of_its_batches(
+    accumulated: int, make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    callback = SelfPacedSparsity(Schedule(to=0.5, end=100), loss_below=1.0, memory=0.0, spike=None, patience=None)
+
+    class Loss(type(make_mlp())):  # type: ignore[misc]
+        """Each step's mean is 0.9 and 1.1 in turn; batches of one step differ by 0.4."""
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            mean = 1.1 if self.trainer.global_step % 2 else 0.9
+            apart = 0.4 * (batch_idx % accumulated - (accumulated - 1) / 2)
+            return super().training_step(batch, batch_idx) * 0 + mean + apart
+
+    made = make_mlp()
+    made.__class__ = Loss
+    seen = []
+    note = LambdaCallback(on_train_batch_end=lambda *_: seen.append((callback.pace.clock, callback.pace.running_loss)))
+    with pytest.warns(UserWarning, match=r"above 1\.0 for 1 of 3 steps"):
+        make_trainer(callback, note, max_steps=3, accumulate_grad_batches=accumulated).fit(made)
+    after_steps = seen[accumulated - 1 :: accumulated]
+    assert after_steps == [(1, pytest.approx(0.9)), (1, pytest.approx(1.1)), (2, pytest.approx(0.9))]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +193,18 @@ def test_a_model_that_is_broken_at_the_end_is_replaced_by_the_last_snapshot_that
         make_trainer(sparsity, track, max_steps=9).fit(module)
     assert torch.equal(module.network[1].weight, track.weights[5])
     assert int(module.network[1].weight.count_nonzero()) == sparsity.targets(0)["network.1.weight"]
+
+
+@pytest.mark.parametrize("bound", [1e9, 1e-9])
+def test_a_run_never_ends_silently_in_a_model_without_its_task(bound: float, make_trainer: Callable[..., Any]) -> None:
+    data = Parity(length=6, batch_size=8, discovery=8, selection=16, report=8)
+    module = SparseTransformer(
+        vocab_size=data.vocab_size, max_length=data.max_length, n_layers=1, d_model=8, n_heads=2, lr=0.0
+    )
+    sparsity = SelfPacedSparsity(Schedule(to=0.1, end=4), loss_below=bound, finish=8, hold=0.99)
+    what = "the density was reached" if bound > 1 else "the density stopped at 1"
+    with pytest.warns(UserWarning, match=rf"{what}: .*; it does not hold: [\d.]+% on the selection split"):
+        make_trainer(sparsity, max_steps=10, limit_val_batches=0).fit(module, data)
 
 
 def test_a_run_that_cannot_hold_gives_up_at_the_slowest_pace() -> None:

@@ -38,6 +38,7 @@ def test_a_shipped_configuration_opens_with_question_command_time_and_numbers(na
     assert re.search(r"\d+(\.\d+)? %", text), "the measured accuracy"
 
 
+@pytest.mark.filterwarnings("ignore:the density stopped")  # as above
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_shipped_overlay_trains_two_steps_and_says_how_it_is_used(
     sparselit: Callable[..., Any], folder: Path, name: str

@@ -35,6 +35,18 @@ def test_result_and_gradients_are_those_of_the_dense_product(shape, density, dty
         torch.testing.assert_close(one, other, **close)
 
 
+@pytest.mark.parametrize("shape", [(3, 2**16), (3, 2**16 + 5), (40, 9)])
+def test_entries_are_listed_row_by_row_and_column_by_column(shape):
+    weight = matrix(*shape, 0.3, torch.float32)
+    pattern = pattern_of(weight)
+    places = weight.nonzero()
+    assert torch.equal(pattern.entries, places[:, 0] * shape[1] + places[:, 1])
+    assert torch.equal(pattern.column.long(), places[:, 1])
+    in_columns = weight.t().nonzero()  # ordered by column, then by row
+    assert torch.equal(pattern.column[pattern.by_column].long(), in_columns[:, 0])
+    assert torch.equal(pattern.row.long(), in_columns[:, 1])
+
+
 def test_derivatives_agree_with_differences():
     weight = matrix(4, 6, 0.4, torch.float64).requires_grad_()
     x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)

@@ -79,7 +79,7 @@ def test_six_ways_to_select_agree_bit_for_bit(kind, dtype):
     for k in (1, 59, 592, weight.numel() - 1, weight.numel()):
         expected = [other(weight, k) for other in OTHERS]
         assert all(found == expected[0] for found in expected)
-        for hint in (None, 0.0, 1e-30, 0.3, 2.0, 1e30, math.inf):
+        for hint in (None, 0.0, 1e-30, 0.3, 2.0, 1e30, 3.4e38, math.inf):
             found = largest(weight, k, hint)
             if int(weight.count_nonzero()) < k:
                 assert found is None
@@ -114,3 +114,20 @@ def test_a_chain_of_hints_follows_a_moving_tensor_exactly():
         expected = top_k_mask(weight, k)
         hint = keep_largest_(weight, k, hint)
         assert torch.equal(weight != 0, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["random", "tied", "constant", "sparse"])
+def test_a_hint_near_the_threshold_gives_the_same_result_on_either_side_of_it(kind, dtype):
+    weight = draw(kind, dtype)
+    for k in (1, 59, 287, weight.numel() // 2):
+        if int(weight.count_nonzero()) < k:
+            continue
+        expected = top_k_mask(weight, k)
+        threshold = float(weight[expected].abs().min())
+        for factor in (0.95, 0.969, 0.97, 1 - 1e-7, 1.0, 1 + 1e-7, 1.03, 1.033, 1.05):  # the slack is 1/32
+            kept = weight.clone()
+            limit = keep_largest_(kept, k, threshold * factor)
+            assert torch.equal(kept, weight * expected)
+            assert limit <= threshold
+            assert not (weight * ~expected).abs().gt(limit).any()
