@@ -29,6 +29,7 @@ PLAIN = {
     "density": "show the share of non-zero weights of each tensor of a checkpoint",
     "show": "show a circuit: a table here and a picture in a file",
     "verify": "recompute every claim of a circuit from its files",
+    "hypotheses": "test a circuit: as the model? better than chance? minimal?",
 }
 
 
