@@ -41,9 +41,9 @@ def p_mean_below(differences: Tensor, bound: float) -> float:
 def p_share_below(differences: Tensor, bound: float) -> float:
     """As :func:`p_mean_below` for two paired shares: differences are -1, 0 or 1, ``bound`` lies in (-1, 1).
 
-    The score test of Tango 1998 (Statistics in Medicine 17, "Equivalence test and confidence interval for the difference
-    in proportions for the paired-sample design"). Its variance is that under the null hypothesis, so that pairs without
-    any difference do not count as exactly known.
+    The score test of Tango 1998 (Statistics in Medicine 17, "Equivalence test and confidence interval for the
+    difference in proportions for the paired-sample design"). Its variance is that under the null hypothesis, so that
+    pairs without any difference do not count as exactly known.
     """
     n = len(differences)
     plus, minus = int((differences > 0).sum()), int((differences < 0).sum())
