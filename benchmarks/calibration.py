@@ -62,8 +62,8 @@ def equivalence_of_accuracies(kind: str, n: int, g: Generator) -> bool:
 
 def minimality_of_losses(kind: str, n: int, g: Generator) -> bool:
     """Five edges of which none has any effect on average: is any of them said to matter?"""
-    without = {str(i): noise(kind, n, g) for i in range(5)}
-    return minimality(torch.zeros(n), without, "task_loss", 0.0, ALPHA)["matter"] > 0
+    without = {str(i): {"task_loss": noise(kind, n, g)} for i in range(5)}
+    return minimality({"task_loss": torch.zeros(n)}, without, 0.0, ALPHA)["matter"] > 0
 
 
 def minimality_of_accuracies(kind: str, n: int, g: Generator) -> bool:
@@ -74,7 +74,8 @@ def minimality_of_accuracies(kind: str, n: int, g: Generator) -> bool:
         u = torch.rand(n, generator=g)
         return torch.where(u < 0.2, (torch.rand(n, generator=g) < 0.8).float(), whole)
 
-    return minimality(whole, {str(i): swapped() for i in range(5)}, "accuracy", 0.0, ALPHA)["matter"] > 0
+    without = {str(i): {"accuracy": swapped()} for i in range(5)}
+    return minimality({"accuracy": whole}, without, 0.0, ALPHA)["matter"] > 0
 
 
 class RandomCircuits:

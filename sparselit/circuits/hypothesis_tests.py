@@ -28,6 +28,8 @@ MARGINS = {"task_loss": 0.05, "answer_loss": 0.05, "accuracy": 0.01}
 #: Fewer examples than this and the p-values of losses may be off (docs/using_circuits.md, calibration).
 ENOUGH = 1000
 DIGITS = 6
+#: Metrics (example,) by name.
+Values = dict[str, Tensor]
 
 
 def equivalence(circuit: Tensor, full: Tensor, metric: str, margin: float, alpha: float = 0.05) -> dict[str, Any]:
@@ -100,45 +102,51 @@ def sufficiency(circuit: float, random: list[float], alpha: float = 0.05) -> dic
     }
 
 
-def minimality(
-    whole: Tensor, without: dict[str, Tensor], metric: str, least: float = 0.0, alpha: float = 0.05
-) -> dict[str, Any]:
-    """Which edges matter: the metric gets worse, by more than ``least`` on average, without each of them alone.
+def minimality(whole: Values, without: dict[str, Values], least: float = 0.0, alpha: float = 0.05) -> dict[str, Any]:
+    """Which edges matter: some metric gets worse, by more than ``least`` on average, without each of them alone.
 
-    One paired test for each edge, of "removing it makes the metric worse by at most ``least``", and Holm's correction:
-    the probability that any edge that does not matter is counted is at most alpha. A removal that changes nothing has
-    the p-value 1.
+    One paired test for each edge and metric, of "removing it makes the metric worse by at most ``least``", and Holm's
+    correction over all of them: the probability that any edge that does not matter is counted is at most alpha. A
+    removal that changes nothing has the p-value 1.
 
     Args:
-        whole: (example,) metric of the circuit.
-        without: (example,) metric without each edge, by the edge's name.
-        metric: its name; of an accuracy, worse is lower.
+        whole: (example,) metrics of the circuit, by name.
+        without: the same metrics without each edge, by the edge's name.
         least: smallest worsening that matters, at least 0.
         alpha: level of the whole family.
 
     Returns:
-        ``verdict`` (``minimal`` where all matter, else ``undecided``), ``matter`` (how many do) of ``edges``, and
-        ``removals``: for each edge, the smallest effect first, ``[name, mean worsening, adjusted p]``.
+        ``verdict`` (``minimal`` where all matter, else ``undecided``), ``metrics``, ``matter`` (how many do) of
+        ``edges``, and ``removals``: for each edge, the least certain first, ``[name, metric, mean worsening, adjusted
+        p]``, of the metric that speaks for it most clearly.
 
     Raises:
         SparselitError: ``least`` or the level is out of range.
     """
-    _check(alpha, metric)
-    if least < 0 or (metric == "accuracy" and least >= 1):
+    for metric in whole:
+        _check(alpha, metric)
+    if least < 0 or ("accuracy" in whole and least >= 1):
         raise SparselitError(f"the least effect must be at least 0 (of an accuracy below 1), got {least}")
-    sign, below = (-1 if metric == "accuracy" else 1), _below(metric)
-    worse = {name: sign * (each.double() - whole.double()) for name, each in without.items()}
-    adjusted = holm([below(-x, -least) for x in worse.values()])
-    rows = [[name, round(float(x.mean()), DIGITS), p] for (name, x), p in zip(worse.items(), adjusted, strict=True)]
-    matter = sum(p <= alpha for p in adjusted)
+    signs = {metric: -1 if metric == "accuracy" else 1 for metric in whole}
+    worse = {
+        (name, metric): sign * (each[metric].double() - whole[metric].double())
+        for name, each in without.items()
+        for metric, sign in signs.items()
+    }
+    adjusted = holm([_below(metric)(-x, -least) for (_, metric), x in worse.items()])
+    best: dict[str, list[Any]] = {}
+    for ((name, metric), x), p in zip(worse.items(), adjusted, strict=True):
+        if name not in best or p < best[name][3]:
+            best[name] = [name, metric, round(float(x.mean()), DIGITS), p]
+    matter = sum(row[3] <= alpha for row in best.values())
     return {
-        "verdict": "minimal" if rows and matter == len(rows) else "undecided",
-        "metric": metric,
+        "verdict": "minimal" if best and matter == len(best) else "undecided",
+        "metrics": list(whole),
         "least_effect": least,
         "matter": matter,
-        "edges": len(rows),
-        "removals": sorted(rows, key=lambda row: row[1]),
-        "n": len(whole),
+        "edges": len(best),
+        "removals": sorted(best.values(), key=lambda row: (-row[3], row[2])),
+        "n": len(next(iter(whole.values()))),
     }
 
 
@@ -146,7 +154,7 @@ def hypotheses(
     problem: Problem,
     kept: Tensor,
     examples: Examples,
-    metric: str = "task_loss",
+    metric: str | None = None,
     margin: float | None = None,
     least: float = 0.0,
     draws: int = 99,
@@ -160,7 +168,8 @@ def hypotheses(
         problem: the model, its edges and the ablation.
         kept: boolean (edge,), the circuit.
         examples: held-out examples, independent draws of the task: the report split.
-        metric: what is compared in equivalence and minimality: ``task_loss``, ``answer_loss`` or ``accuracy``.
+        metric: what is compared: ``task_loss``, ``answer_loss`` or ``accuracy``; default those that the problem's
+            criterion bounds, the first of them in equivalence and all of them in minimality.
         margin: of the equivalence; default 0.05 nats, or 0.01 of an accuracy.
         least: smallest effect of an edge that matters.
         draws: random circuits, with as many edges of each matrix as the circuit has.
@@ -171,6 +180,9 @@ def hypotheses(
     Raises:
         SparselitError: a value is out of range, or there are fewer than two examples.
     """
+    bounded = [bound.metric for bound in problem.criterion if bound.metric in MARGINS] or ["task_loss"]
+    metrics = list(dict.fromkeys(bounded)) if metric is None else [metric]
+    metric = metrics[0]
     _check(alpha, metric)
     if len(examples.answer) < 2:
         raise SparselitError("the tests need at least two examples")
@@ -178,25 +190,28 @@ def hypotheses(
     units = problem.units(kept)
     total, done = 2 + len(units) + draws, 0
 
-    def measured(chosen: Tensor, name: str = metric) -> Tensor:
+    loss = next((name for name in metrics if name.endswith("loss")), "task_loss")
+
+    def measured(chosen: Tensor, names: list[str]) -> Values:
         nonlocal done
         done += 1
         if progress is not None:
             progress(done, total)
-        return METRICS[name](problem.logits(chosen, examples), examples, None)
+        logits = problem.logits(chosen, examples)
+        return {name: METRICS[name](logits, examples, None) for name in names}
 
-    of_circuit, of_model = measured(kept), measured(problem.all_edges())
-    first = equivalence(of_circuit, of_model, metric, margin, alpha)
-    loss = metric if metric.endswith("loss") else "task_loss"
-    random = [float(measured(random_circuit(problem.edges, kept, seed + i), loss).mean()) for i in range(draws)]
-    own = of_circuit if loss == metric else METRICS[loss](problem.logits(kept, examples), examples, None)
-    second = {"metric": loss, **sufficiency(float(own.mean()), random, alpha), "n": len(own)}
-    without: dict[str, Tensor] = {}
+    own = measured(kept, [*metrics, loss])
+    full = measured(problem.all_edges(), [metric])
+    first = equivalence(own[metric], full[metric], metric, margin, alpha)
+    drawn = (random_circuit(problem.edges, kept, seed + i) for i in range(draws))
+    random = [float(measured(chosen, [loss])[loss].mean()) for chosen in drawn]
+    second = {"metric": loss, **sufficiency(float(own[loss].mean()), random, alpha), "n": len(examples.answer)}
+    without: dict[str, Values] = {}
     for name, unit in units.items():
         trial = kept.clone()
         trial[unit] = False
-        without[name] = measured(trial)
-    third = minimality(of_circuit, without, metric, least, alpha)
+        without[name] = measured(trial, metrics)
+    third = minimality({name: own[name] for name in metrics}, without, least, alpha)
     return {"alpha": alpha, "equivalence": first, "sufficiency": second, "minimality": third}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sparselit.cli.counting import counting
 from sparselit.cli.plain import PlainParser
 
-_SHOWN = 5  # of the smallest effects
+_SHOWN = 5  # of the removals
 
 
 def run(argv: list[str]) -> None:
@@ -21,7 +21,9 @@ def run(argv: list[str]) -> None:
         "circuits (sufficiency, rank), with every edge (minimality, Holm)? Exit code 1 where a test is not passed.",
     )
     parser.add_argument("circuit", metavar="CIRCUIT", help="file such as circuits/step=2000.json")
-    parser.add_argument("--metric", default="task_loss", help="task_loss (default), answer_loss or accuracy")
+    parser.add_argument(
+        "--metric", help="task_loss, answer_loss or accuracy; default those of the criterion, the first for equivalence"
+    )
     parser.add_argument(
         "--margin",
         type=float,
@@ -75,8 +77,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("sufficiency", f"{better['verdict'].upper()}: {better['metric']} {better['loss']:.4f}, smaller than in "
          f"{better['beaten']} of {better['draws']} random circuits of the same profile (best {better['best']:.4g}, "
          f"median {better['median']:.4g}); that it is one of them: p {_p(better['p'])}"),
-        ("minimality", f"{needed['verdict'].upper()}: {needed['matter']} of {needed['edges']} edges and biases matter, "
-         f"each makes {metric} worse by more than {needed['least_effect']:g} when removed alone (Holm)"),
+        ("minimality", f"{needed['verdict'].upper()}: {needed['matter']} of {needed['edges']} edges and biases matter: "
+         f"{' or '.join(needed['metrics'])} gets worse by more than {needed['least_effect']:g} without it alone (Holm)"),
     ]  # fmt: skip
     rows = [f"Tests at level {found['alpha']:g} on the report split (n {n:,})", ""]
     for name, text in facts:
@@ -85,10 +87,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     if n < ENOUGH and metric != "accuracy":
         rows.append(f"note         with fewer than {ENOUGH:,} examples the p-values of losses are rough")
     if needed["removals"]:
-        rows += ["", f"{'smallest effects of one removal':<46}{'worse by':>14}{'adjusted p':>16}"]
-    for name, effect, p in needed["removals"][:_SHOWN]:
+        rows += ["", f"{'least certain of the removals':<46}{'metric':>11}{'worse by':>11}{'adjusted p':>12}"]
+    for name, of, effect, p in needed["removals"][:_SHOWN]:
         name = name if len(name) <= 44 else f"…{name[-43:]}"
-        rows.append(f"  {name:<44}{effect:>14.4f}{_p(p):>16}")
+        rows.append(f"  {name:<44}{of:>11}{effect:>11.4f}{_p(p):>12}")
     return rows
 
 

@@ -113,12 +113,20 @@ def test_the_tests_have_power() -> None:
     wavering = full[:30] + torch.tensor([1.0, -1.0] * 15)
     assert equivalence(wavering, full[:30], "task_loss", 0.05)["verdict"] == "undecided"
     assert sufficiency(0.1, [0.2] * 19)["verdict"] == "sufficient"
-    noisy = {"needed": full + 0.1 + torch.randn(2000, generator=g), "idle": full.clone()}
-    found = minimality(full, noisy, "task_loss")
+    needed, idle = {"task_loss": full + 0.1 + torch.randn(2000, generator=g)}, {"task_loss": full.clone()}
+    whole = {"task_loss": full}
+    found = minimality(whole, {"needed": needed, "idle": idle})
     assert (found["matter"], found["verdict"]) == (1, "undecided")
     assert [row[0] for row in found["removals"]] == ["idle", "needed"]
-    assert minimality(full, {"needed": noisy["needed"]}, "task_loss")["verdict"] == "minimal"
-    assert minimality(full, {"needed": noisy["needed"]}, "task_loss", least=0.5)["verdict"] == "undecided"
+    assert minimality(whole, {"needed": needed})["verdict"] == "minimal"
+    assert minimality(whole, {"needed": needed}, least=0.5)["verdict"] == "undecided"
+    # An edge that only the second metric needs matters as well, and the family is larger.
+    right = torch.ones(2000)
+    worse = right - (torch.rand(2000, generator=g) < 0.05).float()
+    both = minimality(whole | {"accuracy": right}, {"edge": idle | {"accuracy": worse}})
+    assert (both["verdict"], both["removals"][0][1]) == ("minimal", "accuracy")
+    alone = minimality({"accuracy": right}, {"edge": {"accuracy": worse}})
+    assert both["removals"][0][3] == pytest.approx(2 * alone["removals"][0][3])
 
 
 @pytest.mark.parametrize("n", [2, 30, 3000])
@@ -131,7 +139,8 @@ def test_an_exact_copy_is_never_rejected(metric: str, n: int) -> None:
         assert found["p_different"] == 1
         assert found["verdict"] == ("equivalent" if metric == "task_loss" or n == 3000 else "undecided")
         # Removing what changes nothing leaves an exact copy of the circuit.
-        assert minimality(values, {"edge": values.clone()}, metric)["removals"] == [["edge", 0.0, 1.0]]
+        copy = minimality({metric: values}, {"edge": {metric: values.clone()}})
+        assert copy["removals"] == [["edge", metric, 0.0, 1.0]]
 
 
 def test_few_examples_without_a_difference_do_not_prove_equal_accuracies() -> None:
@@ -157,7 +166,7 @@ def test_of_a_model_the_tests_compare_what_the_naive_path_measures(metric: str) 
     assert found["equivalence"]["mean_difference"] == pytest.approx(mean(kept) - mean(problem.all_edges()), abs=1e-5)
     assert found["sufficiency"]["loss"] == pytest.approx(mean(kept, "task_loss"), abs=1e-5)
     assert found["equivalence"]["n"] == found["sufficiency"]["n"] == found["minimality"]["n"] == 40
-    removals = {name: effect for name, effect, _ in found["minimality"]["removals"]}
+    removals = {name: effect for name, _, effect, _ in found["minimality"]["removals"]}
     for name, unit in problem.units(kept).items():
         trial = kept.clone()
         trial[unit] = False
