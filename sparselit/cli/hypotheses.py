@@ -78,7 +78,8 @@ def lines(found: dict[str, Any]) -> list[str]:
          f"{better['beaten']} of {better['draws']} random circuits of the same profile (best {better['best']:.4g}, "
          f"median {better['median']:.4g}); that it is one of them: p {_p(better['p'])}"),
         ("minimality", f"{needed['verdict'].upper()}: {needed['matter']} of {needed['edges']} edges and biases matter: "
-         f"{' or '.join(needed['metrics'])} gets worse by more than {needed['least_effect']:g} without it alone (Holm)"),
+         f"{' or '.join(needed['metrics'])} gets worse by more than {needed['least_effect']:g} without it alone "
+         "(Holm)"),
     ]  # fmt: skip
     rows = [f"Tests at level {found['alpha']:g} on the report split (n {n:,})", ""]
     for name, text in facts:
