@@ -5,7 +5,7 @@
 Draws 1,000 experiments for each row in which the null hypothesis holds and sits on its bound, and counts how often the
 test rejects it at alpha 0.05. "ok": inside of the 99 % binomial interval around alpha; "low": below it, the test is
 only cautious; "HIGH": above it. The rows of sufficiency use random circuits of a small transformer. An exact copy of
-the model is tested as well: it must never be called different. Seconds on one CPU core: 60.
+the model is tested as well: it must never be called different. It takes some minutes.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def history(folder: Path) -> History:
         folder: a run's ``circuits`` folder, or the folder of one task in it.
 
     Raises:
-        SparselitError: there are fewer than two circuits, or their models have different shapes.
+        SparselitError: there are fewer than two circuits, one cannot be read, or their models have different shapes.
     """
     names = {int(match[1]): path for path in folder.glob("step=*.json") if (match := _CIRCUIT.fullmatch(path.name))}
     if len(names) < 2:
@@ -64,7 +64,16 @@ def history(folder: Path) -> History:
         hint = f"; name one of its tasks: {', '.join(inside)}" if inside else ""
         hint = hint or "; a run writes them every circuits.every_n_steps steps"
         raise SparselitError(f"{folder} holds {len(names)} circuits step=N.json, a history needs two{hint}")
-    circuits = {step: Circuit.load(path) for step, path in sorted(names.items())}
+    return history_of({step: Circuit.load(path) for step, path in names.items()})
+
+
+def history_of(circuits: Mapping[int, Circuit]) -> History:
+    """The history that circuits by their steps make.
+
+    Raises:
+        SparselitError: their models have different shapes.
+    """
+    circuits = dict(sorted(circuits.items()))
     lives: dict[Edge, list[int]] = {}
     for step, circuit in circuits.items():
         for edge in circuit.places:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sparselit.circuits import Bound, Circuit, discover, write_circuit
 from sparselit.circuits.ablation import as_ablation, prepare
 from sparselit.circuits.circuit import model_hash, nodes_of
-from sparselit.circuits.history import history
+from sparselit.circuits.history import history, history_of
 from sparselit.circuits.intervene import Intervention, changed_logits, effect, means
 from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.opened import Opened, open_circuit
@@ -52,7 +52,7 @@ def written(folder: Path, model: Transformer, kept: torch.Tensor, ablation: str 
         size={"nodes": 0, "edges": 0, "free": 0},
     )
     write_circuit(folder / "step=7.json", circuit, model, behaviour)
-    return Circuit.load(folder / "step=7.json")
+    return circuit
 
 
 def naive(model: Transformer, circuit: Circuit, tokens, at=None, corrupted=None) -> torch.Tensor:
@@ -174,13 +174,9 @@ def test_circuits_of_other_weights_or_ablations_are_no_sets(tmp_path: Path) -> N
 def test_a_history_counts_births_and_deaths(tmp_path: Path) -> None:
     model = randomised(0, 0.7)
     every = torch.ones(len(Edges.of(model)), dtype=torch.bool)
-    sets = {}
-    for i, step in enumerate((20, 100, 300)):
-        circuit = written(tmp_path / "one", model, random_subset(every, 0.5, i))
-        write_circuit(tmp_path / f"step={step}.json", circuit, model, some_behaviour(model))
-        sets[step] = set(circuit.places)
-    (tmp_path / "step=300.timing.json").write_text("{}")
-    found = history(tmp_path)
+    circuits = {step: written(tmp_path, model, random_subset(every, 0.5, step)) for step in (300, 20, 100)}
+    sets = {step: set(circuit.places) for step, circuit in sorted(circuits.items())}
+    found = history_of(circuits)
     assert list(found.circuits) == [20, 100, 300]
     assert set(found.born(20)) == sets[20]
     assert found.died(20) == []
@@ -193,7 +189,7 @@ def test_a_history_counts_births_and_deaths(tmp_path: Path) -> None:
         e: {step for step in sets if e in sets[step]} for e in set.union(*sets.values())
     }
     with pytest.raises(SparselitError, match="holds 1 circuits"):
-        history(tmp_path / "one")
+        history(tmp_path)
 
 
 # -- story and interventions -------------------------------------------------------------------------------------------
