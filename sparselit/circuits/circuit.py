@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from sparselit.circuits.ablation import Ablation, as_ablation
 from sparselit.circuits.wiring import BIAS, Edges, biases, live_channels
 from sparselit.transformer import Transformer
+
+if TYPE_CHECKING:
+    from sparselit.circuits.running import Runner
 
 FORMAT, VERSION = "sparselit-circuit", 1
 Edge = tuple[str, int, int]
@@ -37,10 +41,25 @@ class Circuit:
     certificate: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    #: The file it was read from or written to; no part of it.
+    path: Path | None = field(default=None, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``circuit.json``."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        content = asdict(self)
+        del content["path"]
+        return {"format": FORMAT, "version": VERSION, **content}
+
+    def run(self, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
+        """Logits of the circuit alone; see :meth:`sparselit.circuits.running.Runner.logits`."""
+        return self.runner.logits(tokens, at, corrupted)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The circuit ready to run: its model is read once, and made as small as its edges allow."""
+        from sparselit.circuits.running import Runner  # running imports this module
+
+        return Runner(self)
 
     @property
     def places(self) -> list[Edge]:

@@ -39,7 +39,7 @@ def write_circuit(path: Path, circuit: Circuit, model: Transformer, behaviour: B
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_suffix(".safetensors")
-    circuit.model["weights"] = weights.name
+    circuit.model["weights"], circuit.path = weights.name, path
     prompts = behaviour.write(path.parent / PROMPTS)
     circuit.task["splits"] = {split: prompt_record(file, path.parent) for split, file in prompts.items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -79,7 +79,7 @@ def read_circuit(path: Path) -> Circuit:
     for i, bias in enumerate(content["biases"]):
         if not (isinstance(bias, list) and [type(v) for v in bias[:2]] == [str, int] and len(bias) == 3):
             raise SparselitError(f"{path}: biases[{i}] is not [parameter, channel, value]")
-    return Circuit(**{field: content[field] for field in _FIELDS})
+    return Circuit(**{field: content[field] for field in _FIELDS}, path=path)
 
 
 def read_model(path: Path, circuit: Circuit) -> Transformer:

@@ -29,6 +29,12 @@ PLAIN = {
     "density": "show the share of non-zero weights of each tensor of a checkpoint",
     "show": "show a circuit: a table here and a picture in a file",
     "verify": "recompute every claim of a circuit from its files",
+    "hypotheses": "test a circuit: as the model? better than chance? minimal?",
+    "stability": "find a circuit again and again: which edges come back?",
+    "story": "say what the nodes of a circuit read, write and react to",
+    "intervene": "scale, ablate or patch parts of a model: what changes?",
+    "diff": "say what two circuits share and what differs",
+    "history": "show which edges were born and died during a run",
 }
 
 

@@ -1,0 +1,74 @@
+"""A circuit file opened for use: the circuit with its model, its examples, and the edges it names in that model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sparselit.circuits.ablation import as_ablation
+from sparselit.circuits.behaviour import Behaviour
+from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.criterion import Bound
+from sparselit.circuits.files import read_behaviour, read_circuit, read_model
+from sparselit.circuits.problem import Problem
+from sparselit.errors import SparselitError
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A circuit and everything beside it.
+
+    Attributes:
+        path: the ``circuit.json``.
+        circuit: its content.
+        behaviour: its examples.
+        problem: the model, its edges, the ablation, and the bounds of the search (those of the certificate).
+        kept: boolean (edge,), the circuit.
+    """
+
+    path: Path
+    circuit: Circuit
+    behaviour: Behaviour
+    problem: Problem
+    kept: Tensor
+
+    @property
+    def stated(self) -> list[Bound]:
+        """The stated criterion."""
+        return bounds(self.circuit.criterion)
+
+
+def bounds(rows: list[dict[str, Any]]) -> list[Bound]:
+    """A criterion as ``circuit.json`` writes it."""
+    return [Bound(row["metric"], row.get("at_most"), row.get("at_least")) for row in rows]
+
+
+def open_circuit(path: str | Path) -> Opened:
+    """Read a circuit with its weights and prompts.
+
+    Raises:
+        SparselitError: a file is missing or cannot be read, or the circuit names an edge that its model has not.
+    """
+    path = Path(path)
+    circuit = read_circuit(path)
+    model = read_model(path, circuit)
+    behaviour = read_behaviour(path, circuit)
+    try:
+        criterion = bounds(circuit.certificate.get("criterion") or circuit.criterion)
+        granularity: Any = circuit.certificate.get("granularity", "weight")
+        ablation = as_ablation(circuit.ablation)
+    except (KeyError, TypeError) as error:
+        raise SparselitError(f"{path}: a field of the criterion or the certificate is missing: {error}") from error
+    if len(behaviour.vocabulary) > model.unembed.out_features:
+        raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
+    splits: Mapping[str, Any] = behaviour.splits
+    problem = Problem(model, splits["discovery"], criterion, ablation, granularity, splits)
+    try:
+        kept = problem.edges.find(circuit.places)
+    except KeyError as error:
+        raise SparselitError(f"{path}: its model has no edge {error}; `sparselit verify {path}` says more") from error
+    return Opened(path, circuit, behaviour, problem, kept)
