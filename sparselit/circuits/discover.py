@@ -14,9 +14,10 @@ from sparselit.circuits.ablation import Ablation
 from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit, Edge, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import Bound, Criterion, holds, is_relative, measure
-from sparselit.circuits.evidence import collect, rounded
+from sparselit.circuits.evidence import collect
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
+from sparselit.circuits.scores import rounded
 from sparselit.circuits.search import Auto, Found, Report, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.units import Granularity
@@ -132,7 +133,7 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
     indices = kept.nonzero()[:, 0].tolist()
     nodes, is_bias = nodes_of(edges, kept), edges.is_bias.tolist()
-    evidence = collect(model, edges, kept, behaviour, criterion, problem.logits)
+    evidence = collect(model, edges, kept, behaviour, criterion, problem.logits, problem.replacement)
     held_out: dict[str, Any] = evidence["held_out"]
     return Circuit(
         model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},

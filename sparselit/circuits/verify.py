@@ -80,7 +80,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         removals.append(measure(logits_of(trial, discovery), discovery, reference))
         if progress is not None:
             progress(tried, len(units))
-    evidence = collect(model, edges, kept, behaviour, stated, logits_of)
+    evidence = collect(model, edges, kept, behaviour, stated, logits_of, replacement)
     nodes = nodes_of(edges, kept)
     size = {
         "nodes": sum(map(len, nodes.values())),
