@@ -15,7 +15,9 @@ from sparselit.circuits.ablation import Ablation, as_ablation
 from sparselit.circuits.wiring import BIAS, Edges, biases, live_channels
 from sparselit.transformer import Transformer
 
-FORMAT, VERSION = "sparselit-circuit", 1
+FORMAT, VERSION = "sparselit-circuit", 2
+#: Versions that can be read: in the first, evidence had fewer parts.
+VERSIONS = (1, 2)
 Edge = tuple[str, int, int]
 
 
@@ -37,10 +39,11 @@ class Circuit:
     certificate: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``circuit.json``."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return {"format": FORMAT, "version": self.version, **asdict(self)}
 
     @property
     def places(self) -> list[Edge]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from sparselit.circuits.ablation import Replacement
 from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.criterion import Criterion, measure
-from sparselit.circuits.faithfulness import faithfulness
+from sparselit.circuits.dark_matter import dark_matter
+from sparselit.circuits.faithfulness import EXAMPLES, Subject, faithfulness
 from sparselit.circuits.flags import flags
 from sparselit.circuits.nulls import nulls
 from sparselit.circuits.scores import DIGITS, LogitsOf, by_stratum, meets, score
@@ -61,6 +62,7 @@ def collect(
     def scored(examples: Examples) -> dict[str, Any]:
         return score(logits_of(kept, examples), examples, logits_of(everything, examples))
 
+    subject = Subject(model, edges, replacement, kept, report.select(slice(0, EXAMPLES)))
     evidence = {
         "full_model": score(of_model, report, of_model),
         "sufficiency": {split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
@@ -68,12 +70,13 @@ def collect(
         "out_of_distribution": None if shifted is None else scored(shifted),
         "necessity": necessity(edges, kept, report, of_model, criterion, logits_of),
         "complement": {"split": "report", **score(logits_of(~kept, report), report, of_model)},
-        "faithfulness": faithfulness(model, edges, kept, replacement, report, criterion),
+        "faithfulness": faithfulness(subject, criterion),
         "nulls": {
             **nulls(model, edges, kept, behaviour, of_model, criterion, logits_of),
             "searched": None if searched is None else dict(searched),
         },
         "unexplained": round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
+        "dark_matter": dark_matter(subject),
     }
     return {**evidence, "flags": flags(evidence, criterion, int((kept & ~edges.is_bias).sum()))}
 

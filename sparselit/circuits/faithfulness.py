@@ -103,25 +103,13 @@ class Subject:
         return {site: nodes[site] for site in self.model.sites if site in nodes and site != "logits"}
 
 
-def faithfulness(
-    model: Transformer,
-    edges: Edges,
-    kept: Tensor,
-    replacement: Replacement,
-    examples: Examples,
-    criterion: Criterion,
-) -> dict[str, Any]:
-    """Every comparison of this module, on the first :data:`EXAMPLES` of ``examples``.
+def faithfulness(subject: Subject, criterion: Criterion) -> dict[str, Any]:
+    """Every comparison of this module.
 
     Args:
-        model: the full model.
-        edges: its edges.
-        kept: the circuit, boolean (edge,).
-        replacement: what a removed edge contributes.
-        examples: the report split.
+        subject: the circuit, on some report examples.
         criterion: the stated bounds.
     """
-    subject = Subject(model, edges, replacement, kept, examples.select(slice(0, EXAMPLES)))
     return {
         "split": "report",
         "n": len(subject.examples.answer),

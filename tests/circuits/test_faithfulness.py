@@ -176,7 +176,7 @@ def test_the_other_norm_is_the_same_circuit_under_the_other_norm(own: Any, other
 
 def test_an_empty_circuit_can_be_compared_too() -> None:
     one = subject(share=0.0)
-    row = faithfulness(one.model, one.edges, one.kept, one.replacement, one.examples, CRITERION)
+    row = faithfulness(one, CRITERION)
     assert row["activations"] == row["attention"] == {}
     assert row["interchange"]["into_full"]["runs"] == 1
 

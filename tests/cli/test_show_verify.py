@@ -234,13 +234,13 @@ def truncate_weights(path: Path) -> None:
 
 
 def next_version(path: Path) -> None:
-    edit(path, lambda content: content.update(version=2))
+    edit(path, lambda content: content.update(version=3))
 
 
 UNREADABLE = {
     "truncated": (truncate, "not JSON"),
     "gone": (Path.unlink, "cannot read the circuit"),
-    "another version": (next_version, "version 2"),
+    "another version": (next_version, "version 3"),
     "without edges": (lambda path: edit(path, lambda content: content.pop("edges")), "'edges'"),
 }
 INCOMPLETE = {
