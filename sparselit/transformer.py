@@ -165,12 +165,16 @@ class Layer(nn.Module):
         self.mlp = MLP(model, f"{name}.mlp")
         self._end = model.sites.add(f"{name}.mlp.residual", model.d_model, residual)
 
-    def forward(self, x: Tensor, positions: Tensor | None, at: Tensor | None = None) -> Tensor:
-        """Residual stream in and out; with ``at``, out at those positions only (batch, 1, channel)."""
-        written = self.attn(x, positions, at)
-        if at is not None:
-            x, positions = _rows(x, at), None if positions is None else positions[at][:, None]
-        x = self._mid(x + written)
+    def forward(self, x: Tensor, positions: Tensor | None, at: Tensor | None = None, attended: bool = False) -> Tensor:
+        """Residual stream in and out; with ``at``, out at those positions only (batch, 1, channel).
+
+        Where it has ``attended`` already, what comes in is the stream after the attention.
+        """
+        if not attended:
+            written = self.attn(x, positions, at)
+            x = self._mid((x if at is None else _rows(x, at)) + written)
+        if at is not None and positions is not None:
+            positions = positions[at][:, None]
         return self._end(x + self.mlp(x, positions))
 
 
@@ -309,13 +313,15 @@ class Transformer(nn.Module):
                     )
                 site.keep = max(1, int(share * site.width))
 
-    def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, at: Tensor | None = None, resume: tuple[int, Tensor] | None = None) -> Tensor:
         """Next-token logits.
 
         Args:
             tokens: (batch, position) int64.
             at: (batch,) int64, the one position of each sequence whose logits are wanted; everything that only other
                 positions need is left out. None for all positions.
+            resume: how many blocks are done already (attention and MLP count one each), at least 1, and the residual
+                stream after them for the same tokens and ``at``.
 
         Returns:
             Logits (batch, position, vocabulary), or (batch, vocabulary) with ``at``.
@@ -326,10 +332,10 @@ class Transformer(nn.Module):
         positions = self.positions.weight if self.positions is not None else self.sinusoid
         if positions is not None:
             positions = self._positions(positions[:length])
-        x = self.embed(tokens)
+        done, x = resume or (0, self.embed(tokens))
         last = len(self.layers) - 1
-        for i, layer in enumerate(self.layers):
-            x = layer(x, positions, at if i == last else None)
+        for i in range(done // 2, len(self.layers)):
+            x = self.layers[i](x, positions, at if i == last else None, attended=done == 2 * i + 1)
         if at is not None and last < 0:
             x = _rows(x, at)
         logits = self.unembed(self._read(self.norm(x)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 
-#: Examples after which an evaluation may be given up.
-PORTION = 512
+#: Examples after which an evaluation may be given up, first and then.
+FIRST_PORTION, PORTION = 128, 512
 
 
 def task_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
@@ -25,6 +26,52 @@ def answer_loss(logits: Tensor, examples: Examples, reference: Tensor | None = N
     """Cross-entropy between answer and wrong answer only (example,), nats (Gao et al. 2025, the task loss)."""
     pair = torch.stack([examples.answer, examples.wrong], dim=1)
     return F.cross_entropy(logits.gather(1, pair), torch.zeros_like(examples.answer), reduction="none")
+
+
+def calibrated_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
+    """As :func:`answer_loss` after the one scale and shift of the two logits' difference that fit best (example,).
+
+    Gao et al. 2025 (§2.4) calibrate a pruned model so before its loss is compared. The difference is that of the token
+    with the larger number and the one with the smaller, so that the shift favours a token and not the answer.
+    """
+    pair = torch.stack([examples.answer, examples.wrong], dim=1)
+    return _calibrated(logits.gather(1, pair), examples)
+
+
+def _calibrated(pair: Tensor, examples: Examples) -> Tensor:
+    """:func:`calibrated_loss` from the logits of answer and wrong answer (example, 2)."""
+    sign = (examples.answer > examples.wrong).to(pair.dtype) * 2 - 1
+    difference = (pair[:, 0] - pair[:, 1]) * sign
+    scale, shift = _best_scale_and_shift(difference.detach().double(), sign.double())
+    return F.softplus(-sign * (scale * difference + shift))
+
+
+def _best_scale_and_shift(x: Tensor, sign: Tensor) -> tuple[float, float]:
+    """Scale (at least 0) and shift with the least logistic loss of ``sign`` (example,) given ``x``, by Newton's method.
+
+    A weak pull towards zero, in units of the spread of ``x``, keeps both finite where ``x`` tells the signs apart.
+    """
+    unit = x.square().mean().sqrt().clamp(min=1e-30)
+    features, pull = torch.stack([x / unit, torch.ones_like(x)], dim=1), 1e-6
+
+    def loss(at: Tensor) -> float:
+        return float(F.softplus(-sign * (features @ at)).mean() + pull / 2 * at.square().sum())
+
+    best = torch.zeros(2, dtype=x.dtype, device=x.device)
+    for _ in range(50):
+        doubt = torch.sigmoid(-sign * (features @ best))
+        gradient = pull * best - (features * (sign * doubt)[:, None]).mean(0)
+        curvature = (features * (doubt * (1 - doubt))[:, None]).T @ features / len(x)
+        step = torch.linalg.solve(curvature + pull * torch.eye(2, dtype=x.dtype, device=x.device), gradient)
+        size = next((2.0**-n for n in range(20) if loss(best - 2.0**-n * step) < loss(best)), 0.0)
+        best = best - size * step
+        if size * float(step.abs().max()) < 1e-6:
+            break
+    scale, shift = float(best[0] / unit), float(best[1])
+    if scale >= 0:
+        return scale, shift
+    share = float((sign > 0).double().mean().clamp(1e-6, 1 - 1e-6))  # it says the opposite, so that it says nothing
+    return 0.0, math.log(share / (1 - share))
 
 
 def accuracy(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
@@ -44,12 +91,15 @@ def divergence(logits: Tensor, examples: Examples, reference: Tensor | None = No
 METRICS: dict[str, Callable[[Tensor, Examples, Tensor | None], Tensor]] = {
     "task_loss": task_loss,
     "answer_loss": answer_loss,
+    "calibrated_loss": calibrated_loss,
     "accuracy": accuracy,
     "kl": divergence,
     "kl_max": divergence,
 }
 #: Metrics that compare with the full model.
 RELATIVE = ("kl", "kl_max")
+#: Metrics that are known only once all examples are seen.
+WHOLE = ("calibrated_loss",)
 #: Metrics of which a criterion bounds the largest value and not the mean.
 WORST = ("kl_max",)
 
@@ -60,8 +110,8 @@ class Bound:
 
     Args:
         metric: ``task_loss`` (cross-entropy over the vocabulary, nats), ``answer_loss`` (over the two candidate
-            answers, nats), ``accuracy`` (share in [0, 1]), or ``kl`` and ``kl_max`` (mean and worst divergence from the
-            full model's distribution, nats).
+            answers, nats), ``calibrated_loss`` (the same after the best scale and shift), ``accuracy`` (share in
+            [0, 1]), or ``kl`` and ``kl_max`` (mean and worst divergence from the full model's distribution, nats).
         at_most: largest value allowed.
         at_least: smallest value allowed.
 
@@ -172,7 +222,10 @@ class Evaluation:
     ) -> None:
         self._criterion, self._logits_of = criterion, logits_of
         self._examples, self._reference = examples, reference
-        self._totals = {name: 0.0 for name in METRICS if reference is not None or name not in RELATIVE}
+        known = METRICS if reference is not None else [name for name in METRICS if name not in RELATIVE]
+        self._totals = {name: 0.0 for name in known if name not in WHOLE}
+        self._calibrates = any(bound.metric in WHOLE for bound in criterion)
+        self._pairs: list[Tensor] = []  # logits of answer and wrong answer
         self._seen = 0
 
     def holds(self) -> bool:
@@ -180,22 +233,28 @@ class Evaluation:
         n = len(self._examples.answer)
         while self._seen < n:
             self._advance()
-            if any(hopeless(bound, self._totals[bound.metric], self._seen, n) for bound in self._criterion):
+            sums = [bound for bound in self._criterion if bound.metric not in WHOLE]
+            if any(hopeless(bound, self._totals[bound.metric], self._seen, n) for bound in sums):
                 return False
         return holds(self._criterion, self.values())
 
     def values(self) -> dict[str, float]:
-        """Every metric over all examples, as in :func:`measure`."""
+        """Every metric over all examples, as in :func:`measure`; a calibrated one only where the criterion asks."""
         n = len(self._examples.answer)
         while self._seen < n:
             self._advance()
-        return {metric: total if metric in WORST else total / n for metric, total in self._totals.items()}
+        values = {metric: total if metric in WORST else total / n for metric, total in self._totals.items()}
+        if self._calibrates:
+            values["calibrated_loss"] = float(_calibrated(torch.cat(self._pairs), self._examples).double().mean())
+        return values
 
     def _advance(self) -> None:
-        portion = slice(self._seen, self._seen + PORTION)
+        portion = slice(self._seen, self._seen + (PORTION if self._seen else FIRST_PORTION))
         some, logits = self._examples.select(portion), self._logits_of(portion)
         reference = None if self._reference is None else self._reference[portion]
         self._seen += len(some.answer)
+        if self._calibrates:
+            self._pairs.append(logits.gather(1, torch.stack([some.answer, some.wrong], dim=1)))
         for name, total in self._totals.items():
             each = METRICS[name](logits, some, reference).double()
             self._totals[name] = max(total, float(each.max())) if name in WORST else total + float(each.sum())

@@ -63,6 +63,8 @@ def masked_logits(
     at: Tensor | None = None,
     corrupted: Tensor | None = None,
     known: Context | None = None,
+    resume: tuple[int, Tensor] | None = None,
+    within: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Logits of ``model`` with the edges outside ``masks`` ablated; shapes as in :meth:`Transformer.forward`.
 
@@ -74,10 +76,20 @@ def masked_logits(
         at: (batch,) answer positions, or None.
         corrupted: (batch, position), the counterparts, for ``resample``.
         known: :func:`context` of the same arguments, where it has been computed already.
+        resume: where to begin, see :meth:`Transformer.forward`.
+        within: masks of all that may be open; inner channels that nothing in there reads are not computed.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    replaced = {name: parameters[name] * mask for name, mask in masks.items()}
     known = known or context(model, replacement, tokens, corrupted, at)
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    masks, replaced = dict(masks), {}
+    read = {} if within is None else _read_channels(model, within)
+    for name, channels in read.items():
+        for inner in _inner(name, parameters):
+            parameters[inner] = replaced[inner] = parameters[inner][channels]
+            if inner in masks:
+                masks[inner] = masks[inner][channels]
+    replaced |= {name: parameters[name] * mask for name, mask in masks.items()}
+    replaced |= {name: replaced[name][:, channels] for name, channels in read.items()}
     edits: dict[str, Edit] = {}
     if replacement.ablation.kind != "zero":
         bundles = matrices(model)
@@ -90,7 +102,32 @@ def masked_logits(
             edits[bundle.target] = _both(edits[bundle.target], edit) if bundle.target in edits else edit
     frozen = {site: _instead(scale) for site, scale in known.scales.items()}
     with model.sites.edited(before=edits, after=frozen):
-        return functional_call(model, replaced, (tokens, at), tie_weights=False)
+        return functional_call(model, replaced, (tokens, at, resume), tie_weights=False)
+
+
+def _read_channels(model: Transformer, within: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inner channels that a block must compute, by the matrix that reads them, where those are not all.
+
+    Neurons that nothing reads go, unless AbsTopK weighs them against the others. Attention stays whole, or shrinks to
+    one channel for each head where nothing reads it.
+    """
+    read = {}
+    for i in range(len(model.layers)):
+        attention, mlp = f"layers.{i}.attn.o.weight", f"layers.{i}.mlp.down.weight"
+        if not bool(within[attention].any()):
+            read[attention] = torch.arange(model.n_heads, device=within[attention].device)
+        neurons = within[mlp].any(0)
+        if not bool(neurons.all()) and (model.sites[f"layers.{i}.mlp.act"].keep is None or not bool(neurons.any())):
+            read[mlp] = neurons.nonzero()[:, 0]
+    return read
+
+
+def _inner(name: str, parameters: Mapping[str, Tensor]) -> list[str]:
+    """The parameters that produce what the matrix ``name`` reads."""
+    layer = name.rsplit(".", 2)[0]
+    letters = ("up",) if layer.endswith("mlp") else ("q", "k", "v")
+    names = [f"{layer}.{letter}.{kind}" for letter in letters for kind in ("weight", "bias")]
+    return [name for name in names if name in parameters]
 
 
 def answer_logits(

@@ -14,12 +14,16 @@ from sparselit.circuits.ablation import Ablation, as_ablation, prepare
 from sparselit.circuits.compact import Compacted, compact
 from sparselit.circuits.criterion import Bound, Criterion, Evaluation, is_relative
 from sparselit.circuits.masked import Context, answer_logits, context, masked_logits
+from sparselit.circuits.streams import Streams
 from sparselit.circuits.structure import useful
 from sparselit.circuits.units import Granularity, Units, units_of
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
 from sparselit.transformer import Transformer
+
+#: Most memory for residual streams that evaluations share, bytes.
+STREAM_BYTES = 2**30
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Problem:
         self.granularity = granularity
         self.cost = Cost()
         self._compacted: Compacted | None = None
+        self._streams: Streams | None = None  # of the set that was announced last
         self._contexts: dict[int, Context] = {}  # by first example of a portion
         self.reference = self.naive_logits(self.all_edges(), discovery) if is_relative(self.criterion) else None
 
@@ -102,10 +107,20 @@ class Problem:
         return useful(self.model, self.edges, kept) if self.ablation.kind == "zero" else kept
 
     def focus(self, kept: Tensor) -> None:
-        """Announce that only subsets of ``kept`` will be asked about, so that they are evaluated on a smaller model."""
+        """Announce that only subsets of ``kept`` will be asked about.
+
+        They are evaluated on a smaller model, and from the first block on in which they differ from ``kept``.
+        """
         current = len(self.edges) if self._compacted is None else len(self._compacted.origin)
         if self._compacted is None or int(kept.sum()) <= 0.8 * current:
             self._compacted = compact(self.model, self.edges, kept, self.replacement)
+        if (self._streams is None or not torch.equal(kept, self._streams.kept)) and self._streams_fit():
+            self._streams = Streams(self.edges, kept.clone(), len(self.model.layers))
+
+    def _streams_fit(self) -> bool:
+        """Whether the residual stream after every block fits into memory, for all discovery examples."""
+        model = self.model if self._compacted is None else self._compacted.model
+        return 8 * len(model.layers) * model.d_model * self.discovery.tokens.numel() <= STREAM_BYTES
 
     @torch.no_grad()
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
@@ -138,22 +153,35 @@ class Problem:
     def evaluation(self, kept: Tensor) -> Evaluation:
         """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""
         self.cost.evaluations += 1
+        streams = self._streams
+        shared = 0 if streams is None else streams.shared_blocks(kept)
         small = self._covering(kept)
-        if small is None:
-            model, masks, replacement = self.model, self.edges.masks(kept), self.replacement
-        else:
-            model, masks, replacement = small.model, small.edges.masks(kept[small.origin]), small.replacement
-        device = next(model.parameters()).device
-        masks = {name: mask.to(device) for name, mask in masks.items()}
+        model = self.model if small is None else small.model
+        replacement = self.replacement if small is None else small.replacement
+        masks = self._masks(kept, small)
 
         @torch.no_grad()
         def logits_of(portion: slice) -> Tensor:
             self.cost.forwards += 1
             some = self.discovery.select(portion)
-            known = self._context(portion.start, some)
-            return masked_logits(model, masks, replacement, some.tokens, some.length - 1, some.corrupted, known)
+            at, known = some.length - 1, self._context(portion.start, some)
+            resume = None
+            if streams is not None and shared:
+                if portion.start not in streams.records:
+                    self.cost.forwards += 1
+                    whole = self._masks(streams.kept, small)
+                    with model.sites.recorded(streams.sites) as streams.records[portion.start]:
+                        masked_logits(model, whole, replacement, some.tokens, at, some.corrupted, known, within=whole)
+                resume = shared, streams.after(shared, portion.start)
+            return masked_logits(model, masks, replacement, some.tokens, at, some.corrupted, known, resume, masks)
 
         return Evaluation(self.criterion, logits_of, self.discovery, self.reference)
+
+    def _masks(self, kept: Tensor, small: Compacted | None) -> dict[str, Tensor]:
+        """One mask per matrix and bias, of the full model or of the compacted one."""
+        masks = self.edges.masks(kept) if small is None else small.edges.masks(kept[small.origin])
+        device = next(self.model.parameters()).device
+        return {name: mask.to(device) for name, mask in masks.items()}
 
     def works(self, kept: Tensor) -> bool:
         """Whether the criterion holds on the discovery split with only ``kept`` edges."""

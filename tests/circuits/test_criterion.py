@@ -27,9 +27,35 @@ def test_metrics_equal_their_definitions() -> None:
         pair.append(math.log(1 + math.exp(row[wrong] - row[answer])))
         right += max(range(VOCABULARY), key=row.__getitem__) == answer
     values = measure(logits, examples)
+    assert values.pop("calibrated_loss") <= values["answer_loss"]
     assert values == pytest.approx(
         {"task_loss": sum(task) / 50, "answer_loss": sum(pair) / 50, "accuracy": right / 50}, rel=1e-5
     )
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (20.0, 3.0), (0.05, -1.0), (-1.0, 0.5)])
+def test_calibration_finds_the_best_scale_and_shift_of_the_difference(scale: float, shift: float) -> None:
+    """Against a grid; a distorted difference costs nothing."""
+    examples, g = some_examples(200), torch.Generator().manual_seed(3)
+    sign = (examples.answer > examples.wrong) * 2.0 - 1
+    difference = 0.7 * sign + torch.randn(200, generator=g)  # of the larger token's logit and the smaller one's
+    grid = min(
+        float(torch.nn.functional.softplus(-sign * (a / 20 * difference + b / 20)).mean())
+        for a in range(80 if scale > 0 else 1)  # what says the opposite is worth nothing
+        for b in range(-70, 71)
+    )
+    gap = (difference - shift) / scale * sign
+    logits = torch.zeros(200, VOCABULARY).scatter(1, examples.answer[:, None], gap[:, None])
+    found = measure(logits, examples)["calibrated_loss"]
+    assert grid - 2e-3 <= found <= grid + 1e-3
+
+
+def test_what_tells_the_answers_apart_perfectly_is_calibrated_to_almost_no_loss() -> None:
+    examples = some_examples(50)
+    logits = torch.zeros(50, VOCABULARY).scatter(1, examples.answer[:, None], 0.01)
+    values = measure(logits, examples)
+    assert values["answer_loss"] == pytest.approx(math.log(2), abs=0.01)
+    assert values["calibrated_loss"] < 0.02
 
 
 @pytest.mark.parametrize(
@@ -92,7 +118,10 @@ def test_work_is_given_up_as_soon_as_it_can_be() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"metric": "loss", "at_most": 0.1}, "'loss' is unknown; choose from task_loss, answer_loss, accuracy"),
+        (
+            {"metric": "loss", "at_most": 0.1},
+            "'loss' is unknown; choose from task_loss, answer_loss, calibrated_loss, accuracy",
+        ),
         ({"metric": "accuracy"}, "the criterion on accuracy needs either at_most or at_least"),
         ({"metric": "accuracy", "at_most": 1.0, "at_least": 0.5}, "needs either at_most or at_least"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparselit.circuits.ablation import source_means
-from sparselit.circuits.criterion import Bound, holds
+from sparselit.circuits.criterion import Bound, holds, measure
 from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.wiring import matrices
@@ -214,6 +214,27 @@ def test_whatever_was_focused_on_any_set_of_edges_is_evaluated_right(
         for kept in (focused, random_subset(problem.all_edges(), 0.5, seed + 10), problem.all_edges()):
             difference = problem.logits(kept, examples) - problem.naive_logits(kept, examples)
             assert difference.abs().max() < 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs, kinds, st.floats(0.3, 1.0), st.sampled_from([0.95, 0.5, 0.0]), seeds)
+def test_an_evaluation_that_begins_at_the_first_difference_equals_the_naive_forward(
+    config: dict[str, Any], kind: Any, share: float, closer: float, seed: int
+) -> None:
+    """Many subsets of one announced set, so that its residual streams are used; whole blocks are unread in some."""
+    model, examples = randomised(seed, **config).double(), some_examples(seed=seed)
+    problem = Problem(model, examples, CRITERION, kind)
+    focused = random_subset(problem.all_edges(), share, seed)
+    problem.focus(focused)
+    blocks = sorted({name.rsplit(".", 2)[0] for name in problem.edges.names}, reverse=True)
+    for block in blocks * 2:  # the same answers before and after the streams are there
+        here = torch.tensor([name.startswith(block) for name in problem.edges.names])[problem.edges.matrix]
+        kept = torch.where(here, random_subset(focused, closer, seed + 1), focused)
+        values = measure(problem.naive_logits(kept, examples), examples)
+        assert problem.values(kept) == pytest.approx(values, abs=1e-9)
+    assert problem._streams is not None
+    if config["n_layers"]:
+        assert problem._streams.records
 
 
 def test_in_single_precision_the_compacted_model_is_as_close_as_rounding_allows() -> None:

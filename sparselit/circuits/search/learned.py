@@ -69,7 +69,7 @@ class LearnedMasks(Search):
         loss_of, target = METRICS[bound.metric], 0.7 * (bound.at_most or 0.0)
         device, n = problem.discovery.answer.device, len(problem.discovery.answer)
         generator = torch.Generator().manual_seed(self.seed)
-        parameters = self.start(problem, found.kept).requires_grad_()
+        parameters = self.parameters = self.start(problem, found.kept).requires_grad_()
         optimizer = torch.optim.Adam([parameters], lr=self.lr, betas=(0.9, 0.95))
         idle, shrunk = 0, False
         running, penalty = target, 1e-3 * max(target, 1e-3)
