@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sparselit.circuits.ablation import Replacement
 from sparselit.circuits.criterion import task_loss
-from sparselit.circuits.evidence import random_circuit
 from sparselit.circuits.hypothesis_tests import equivalence, minimality, sufficiency
 from sparselit.circuits.masked import answer_logits
+from sparselit.circuits.nulls import random_circuit
 from sparselit.circuits.wiring import Edges
 from sparselit.examples import Examples
 from sparselit.transformer import Transformer

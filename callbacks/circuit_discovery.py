@@ -6,6 +6,7 @@ from typing import Literal
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
 from sparselit.circuits.ablation import as_ablation
+from sparselit.circuits.discover import Depth
 from sparselit.circuits.search import Auto, Report, Search
 from sparselit.circuits.units import Granularity
 from sparselit.discovery import Begin, Discovery
@@ -32,6 +33,8 @@ class CircuitDiscovery(Discovery):
             ``layer`` or ``token``.
         warm_start: begin each search with the newest circuit of an earlier step in the same folder, which is much
             faster where little has changed since, and may miss a smaller circuit elsewhere.
+        evidence: ``quick``: all evidence that needs no search, seconds; ``full``: also how many edges the same search
+            needs for a constant, a nonsense and a swapped target and for an untrained model, minutes.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class CircuitDiscovery(Discovery):
         begin: Begin | None = None,
         granularity: Granularity = "weight",
         warm_start: bool = False,
+        evidence: Depth = "quick",
     ) -> None:
         super().__init__(every_n_steps, begin, warm_start)
         if not 0 <= margin < 1:
@@ -61,6 +65,7 @@ class CircuitDiscovery(Discovery):
         self.search = search or Auto()
         self.margin = margin
         self.max_seconds = max_seconds
+        self.evidence: Depth = evidence
 
     def find(
         self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Circuit | None = None
@@ -77,4 +82,5 @@ class CircuitDiscovery(Discovery):
             self.max_seconds,
             self.granularity,
             previous.places if previous else (),
+            self.evidence,
         )

@@ -138,7 +138,7 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
     """
     at = examples.length - 1
     places = torch.arange(examples.tokens.shape[1], device=at.device).expand_as(examples.tokens)
-    real = places <= at[:, None]
+    real = real_positions(examples)
     bundles = matrices(model)
     with model.sites.recorded({bundle.source for bundle in bundles.values()} & set(model.sites)) as records:
         model(examples.tokens, at)
@@ -149,8 +149,7 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
         everywhere = bundle.target != "logits" if x is None else x.shape[1] == places.shape[1]
         token, place = (examples.tokens[real], places[real]) if everywhere else (answer, at)
         if x is not None:
-            x = x.expand(len(at), -1, -1)  # concatenated positions come once for all prompts
-            x = x[real] if everywhere else x[:, 0]
+            x = real_rows(x, real)
         elif bundle.source == "token":
             x = F.one_hot(token, model.unembed.out_features).to(model.embed.token.weight.dtype)
         else:
@@ -162,6 +161,24 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
         else:
             means[name] = _grouped_mean(x, place, model.max_length)
     return means
+
+
+def real_positions(examples: Examples) -> Tensor:
+    """Which positions belong to the prompt, up to its answer position, boolean (example, position)."""
+    places = torch.arange(examples.tokens.shape[1], device=examples.length.device)
+    return places < examples.length[:, None]
+
+
+def real_rows(x: Tensor, real: Tensor) -> Tensor:
+    """The rows (row, channel) of a recorded activation that belong to prompts, without the padding.
+
+    Args:
+        x: (example, position, channel) as recorded with ``at``: what only the answer needs has one position, and
+            concatenated positions come once for all prompts.
+        real: :func:`real_positions`.
+    """
+    x = x.expand(len(real), -1, -1)
+    return x[real] if x.shape[1] == real.shape[1] else x[:, 0]
 
 
 def _grouped_mean(x: Tensor, group: Tensor, groups: int) -> Tensor:

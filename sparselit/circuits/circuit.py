@@ -19,7 +19,9 @@ from sparselit.transformer import Transformer
 if TYPE_CHECKING:
     from sparselit.circuits.running import Runner
 
-FORMAT, VERSION = "sparselit-circuit", 1
+FORMAT, VERSION = "sparselit-circuit", 2
+#: Versions that can be read: in the first, evidence had fewer parts.
+VERSIONS = (1, 2)
 Edge = tuple[str, int, int]
 
 
@@ -41,6 +43,7 @@ class Circuit:
     certificate: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
     #: The file it was read from or written to; no part of it.
     path: Path | None = field(default=None, compare=False, repr=False)
 
@@ -48,7 +51,7 @@ class Circuit:
         """The content of ``circuit.json``."""
         content = asdict(self)
         del content["path"]
-        return {"format": FORMAT, "version": VERSION, **content}
+        return {"format": FORMAT, "version": self.version, **content}
 
     def run(self, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
         """Logits of the circuit alone; see :meth:`sparselit.circuits.running.Runner.logits`."""

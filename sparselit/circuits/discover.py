@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,15 +14,19 @@ from sparselit.circuits.ablation import Ablation
 from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit, Edge, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import Bound, Criterion, holds, is_relative, measure
-from sparselit.circuits.evidence import collect, rounded
+from sparselit.circuits.evidence import collect
+from sparselit.circuits.null_searches import searched_nulls
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
+from sparselit.circuits.scores import rounded
 from sparselit.circuits.search import Auto, Found, Report, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.units import Granularity
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
 
+#: How much evidence there is to be.
+Depth = Literal["quick", "full"]
 #: How much the search tightens the bounds, tried in turn until the circuit also holds on the selection split.
 TIGHTER = (0.0, 0.3, 0.6, 0.8)
 
@@ -42,6 +46,7 @@ def discover(
     max_seconds: float | None = None,
     granularity: Granularity = "weight",
     start: Sequence[Edge] = (),
+    evidence: Depth = "quick",
 ) -> Circuit:
     """Find, confirm and document a circuit.
 
@@ -60,6 +65,8 @@ def discover(
         max_seconds: longest the searches may take together; null for no limit.
         granularity: what is removed and certified as one.
         start: an earlier circuit's edges and biases; the search begins with them and what must be added.
+        evidence: ``quick``: all that needs no search; ``full``: also how many edges the same search needs for a
+            constant, a nonsense and a swapped target and for an untrained model (up to five minutes each).
 
     Returns:
         The circuit. When time ran out, or after Ctrl-C, it is one that holds on the discovery split, its certificate is
@@ -70,6 +77,8 @@ def discover(
     """
     if not 0 <= margin < 1:
         raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
+    if evidence not in get_args(Depth):
+        raise SparselitError(f"circuits.evidence must be one of {', '.join(get_args(Depth))}, got {evidence!r}")
     search = search or Auto()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     seed: Tensor | None = None  # edges to begin with, where there are some
@@ -90,7 +99,9 @@ def discover(
         grown = None if seed is None else regrown(problem, seed)
         found = search.run(problem, grown, progress, deadline)
         if not found.complete or _confirmed(problem, found.kept, criterion, behaviour):
-            return _document(problem, found, behaviour, criterion, search)
+            full = evidence == "full" and found.complete
+            searched = searched_nulls(problem, found.kept, behaviour.splits, search, progress) if full else None
+            return _document(problem, found, behaviour, criterion, search, searched)
         seed = found.kept
     raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
 
@@ -125,15 +136,22 @@ def regrown(problem: Problem, kept: Tensor) -> Tensor:
     return prefix(high)
 
 
-def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: Criterion, search: Search) -> Circuit:
+def _document(
+    problem: Problem,
+    found: Found,
+    behaviour: Behaviour,
+    criterion: Criterion,
+    search: Search,
+    searched: Mapping[str, Any] | None,
+) -> Circuit:
     """The circuit as data, with certificate and evidence."""
     model, edges, kept = problem.model, problem.edges, found.kept
     spent = problem.cost
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
     indices = kept.nonzero()[:, 0].tolist()
     nodes, is_bias = nodes_of(edges, kept), edges.is_bias.tolist()
-    evidence = collect(model, edges, kept, behaviour, criterion, problem.logits)
-    held_out: dict[str, Any] = evidence["held_out"]
+    proof = collect(model, edges, kept, behaviour, criterion, problem.logits, problem.replacement, searched)
+    held_out: dict[str, Any] = proof["held_out"]
     return Circuit(
         model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},
         task={**behaviour.task, "vocabulary": list(behaviour.vocabulary), "strata": list(behaviour.strata)},
@@ -159,7 +177,7 @@ def _document(problem: Problem, found: Found, behaviour: Behaviour, criterion: C
             ],
             "min_margin": round(smallest_failure(problem, found), 6),
         },
-        evidence=evidence,
+        evidence=proof,
         search={
             "class_path": f"{type(search).__module__}.{type(search).__qualname__}",
             "init_args": {name: getattr(search, name) for name in inspect.signature(type(search)).parameters},

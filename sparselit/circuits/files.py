@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sparselit.circuits.behaviour import SPLITS, Behaviour, prompt_record, read_examples
-from sparselit.circuits.circuit import FORMAT, VERSION, Circuit
+from sparselit.circuits.circuit import FORMAT, VERSIONS, Circuit
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
 
@@ -29,6 +29,27 @@ _FIELDS = {
     "evidence": dict,
     "search": dict,
 }
+#: Parts of the evidence: the version that they came with, and their type.
+EVIDENCE: dict[str, tuple[int, type | tuple[type, ...]]] = {
+    "full_model": (1, dict),
+    "sufficiency": (1, dict),
+    "held_out": (1, dict),
+    "necessity": (1, dict),
+    "complement": (1, dict),
+    "nulls": (1, dict),
+    "unexplained": (1, (int, float)),
+    "faithfulness": (2, dict),
+    "dark_matter": (2, dict),
+    "flags": (2, list),
+}
+_NULLS = {
+    "random_circuits": 1,
+    "random_orders": 1,
+    "shuffled_answers": 1,
+    "untrained_model": 1,
+    "magnitude_matched": 2,
+}
+_INSIDE = ("activations", "attention", "interchange", "random_halves", "relaxation")
 
 
 def write_circuit(path: Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> None:
@@ -68,8 +89,9 @@ def read_circuit(path: Path) -> Circuit:
         raise SparselitError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise SparselitError(f"{path} is not a circuit: its format is not {FORMAT!r}")
-    if content.get("version") != VERSION:
-        raise SparselitError(f"{path} has version {content.get('version')}; this sparselit reads version {VERSION}")
+    version = content.get("version")
+    if type(version) is not int or version not in VERSIONS:
+        raise SparselitError(f"{path} has version {version}; this sparselit reads {' and '.join(map(str, VERSIONS))}")
     for field, kind in _FIELDS.items():
         if not isinstance(content.get(field), kind):
             raise SparselitError(f"{path}: the field {field!r} is missing or not a {kind.__name__}")
@@ -79,7 +101,36 @@ def read_circuit(path: Path) -> Circuit:
     for i, bias in enumerate(content["biases"]):
         if not (isinstance(bias, list) and [type(v) for v in bias[:2]] == [str, int] and len(bias) == 3):
             raise SparselitError(f"{path}: biases[{i}] is not [parameter, channel, value]")
-    return Circuit(**{field: content[field] for field in _FIELDS}, path=path)
+    _check_evidence(path, content["evidence"], version)
+    return Circuit(**{field: content[field] for field in _FIELDS}, version=version, path=path)
+
+
+def _check_evidence(path: Path, evidence: dict[str, Any], version: int) -> None:
+    """Refuse evidence that lacks a part of its version, by the part's name."""
+    for name, (since, kind) in EVIDENCE.items():
+        if version >= since:
+            _check_part(path, f"evidence.{name}", evidence.get(name), kind)
+    for name, since in _NULLS.items():
+        if version >= since:
+            _check_part(path, f"evidence.nulls.{name}", evidence["nulls"].get(name), dict)
+    searched = evidence["nulls"].get("searched")
+    if searched is not None:
+        _check_part(path, "evidence.nulls.searched", searched, dict)
+        for name, row in searched.items():
+            place = f"evidence.nulls.searched.{name}"
+            _check_part(path, place, row, dict)
+            _check_part(path, f"{place}.places", row.get("places"), list)
+            if row.get("edges") is not None:
+                _check_part(path, f"{place}.edges", row["edges"], int)
+    if version >= 2:
+        for name in _INSIDE:
+            _check_part(path, f"evidence.faithfulness.{name}", evidence["faithfulness"].get(name), dict)
+
+
+def _check_part(path: Path, name: str, value: object, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        words = kind.__name__ if isinstance(kind, type) else " or a ".join(k.__name__ for k in kind)
+        raise SparselitError(f"{path}: the field '{name}' is missing or not a {words}")
 
 
 def read_model(path: Path, circuit: Circuit) -> Transformer:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from sparselit.circuits.criterion import METRICS
-from sparselit.circuits.evidence import random_circuit
+from sparselit.circuits.nulls import random_circuit
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.statistics import holm, p_mean_below, p_rank, p_share_below
 from sparselit.errors import SparselitError

@@ -40,13 +40,21 @@ def flip_rate(
     at = examples.length - 1
     with model.sites.recorded(nodes) as counterpart:
         masked_logits(model, masks, replacement, examples.corrupted, at, examples.tokens)
-    taken = {site: _exchange(counterpart[site].clone(), list(channels)) for site, channels in nodes.items()}
+    taken = {site: exchanged(counterpart[site].clone(), list(channels)) for site, channels in nodes.items()}
     with model.sites.edited(after=taken):
         logits = masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted)
     return float((logits.argmax(-1) == examples.wrong).float().mean())
 
 
-def _exchange(other: Tensor, channels: list[int]) -> Edit:
+def exchanged(other: Tensor, channels: Sequence[int]) -> Edit:
+    """The edit that gives some channels of a site their values in another run.
+
+    Args:
+        other: the other run's activation, (example, position, channel).
+        channels: those that are replaced.
+    """
+    channels = list(channels)
+
     def edit(x: Tensor) -> Tensor:
         x = x.clone()
         x[..., channels] = other[..., channels]

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from sparselit.circuits.ablation import as_ablation, prepare
 from sparselit.circuits.behaviour import Behaviour, prompt_record
-from sparselit.circuits.circuit import Circuit, free_parameters, model_hash, nodes_of
+from sparselit.circuits.circuit import VERSION, Circuit, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import Bound, holds, margin, measure
 from sparselit.circuits.evidence import collect
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.masked import answer_logits
+from sparselit.circuits.null_searches import loss_bounds, recomputed
 from sparselit.circuits.units import Granularity, units_of
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
@@ -80,7 +81,11 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         removals.append(measure(logits_of(trial, discovery), discovery, reference))
         if progress is not None:
             progress(tried, len(units))
-    evidence = collect(model, edges, kept, behaviour, stated, logits_of)
+    searched = circuit.evidence["nulls"].get("searched")
+    if searched is not None:
+        bounds = loss_bounds(certified, measure(logits_of(kept, discovery), discovery)["task_loss"])
+        searched = recomputed(searched, bounds, model, behaviour.splits, ablation)
+    evidence = collect(model, edges, kept, behaviour, stated, logits_of, replacement, searched)
     nodes = nodes_of(edges, kept)
     size = {
         "nodes": sum(map(len, nodes.values())),
@@ -89,7 +94,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     }
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
     held_out = evidence["held_out"]
-    recomputed = {
+    again = {
         "model": {"hash": model_hash(model.state_dict()), "config": model.config},
         "task": {"splits": {s: prompt_record(path.parent / r["file"], path.parent) for s, r in splits.items()}},
         "criterion": [{"value": held_out[bound.metric]} for bound in stated],
@@ -106,10 +111,10 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
             ],
             "min_margin": min_margin,
         },
-        "evidence": evidence,
+        "evidence": evidence if circuit.version == VERSION else _as_far_as(circuit.evidence, evidence),
     }
     claims = circuit.as_json()
-    for part, value in recomputed.items():
+    for part, value in again.items():
         false.extend(_differences(part, claims[part], value, exhaustive=part in _WHOLE))
     sufficient = holds(stated, held_out)
     if not sufficient:
@@ -133,6 +138,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         "ablation": circuit.ablation,
         "still_necessary_on_report": evidence["necessity"]["still_necessary"],
         "unexplained": evidence["unexplained"],
+        "flags": evidence["flags"],
         "false_claims": false,
     }
 
@@ -169,6 +175,13 @@ def _overlap(behaviour: Behaviour) -> bool:
             return True
         seen |= prompts
     return False
+
+
+def _as_far_as(claimed: Any, value: Any) -> Any:
+    """The part of a recomputed value that an older file has something to say of."""
+    if isinstance(value, Mapping) and isinstance(claimed, Mapping):
+        return {key: _as_far_as(claimed[key], value[key]) for key in value if key in claimed}
+    return value
 
 
 def _differences(name: str, claimed: Any, value: Any, exhaustive: bool = False) -> Iterator[str]:

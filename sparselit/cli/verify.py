@@ -55,6 +55,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         "report split",
         f"min margin   {verdict['min_margin']:.4g}, by which the criterion fails at the least without one edge",
         f"unexplained  {100 * verdict['unexplained']:.1f} % of the loss",
+        f"flags        {', '.join(verdict['flags']) or 'none'}",
     ]
     return lines
 

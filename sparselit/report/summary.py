@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.intervals import wilson
+from sparselit.report.terminal import controlled
 from sparselit.sparsity.density import Row, total
 
 WIDTH = 80
@@ -104,7 +105,7 @@ def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
     held_out, nulls = evidence["held_out"], evidence["nulls"]
     split = held_out["split"]
     certificate = "no single edge can go" if circuit.certificate["complete"] else "NONE, the search was ended before"
-    facts = [("size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free")]
+    facts = [controlled(circuit), ("size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free")]
     for row in circuit.criterion:
         sign, bound = ("≤", row["at_most"]) if row.get("at_most") is not None else ("≥", row["at_least"])
         text = f"{row['value']:.4f}, to be {sign} {bound:g} ({split} split, n {held_out['n']:,})"

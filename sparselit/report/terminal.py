@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.flags import FLAGS
 from sparselit.circuits.wiring import matrices, place_name
 from sparselit.transformer import Transformer
 
@@ -83,7 +84,7 @@ def circuit_lines(circuit: Circuit) -> list[str]:
         KeyError: a field of the format is missing.
         TypeError: a field has another type.
     """
-    lines = [line for name, text in _header(circuit) for line in _fact(name, text)]
+    lines = [line for name, text in [controlled(circuit), *_header(circuit)] for line in _fact(name, text)]
     lines += ["", "Evidence (report split, intervals are 95 %)"]
     lines += [line for name, text in _evidence(circuit) for line in _fact(name, text)]
     strata = circuit.evidence["held_out"]["strata"]
@@ -91,6 +92,15 @@ def circuit_lines(circuit: Circuit) -> list[str]:
         lines += ["", f"{'stratum':<36}{'accuracy':>10}{'95 % interval':>19}{'n':>8}"]
         lines += [f"{_cut(name, 35):<36}{_share(s):>10}{_interval(s):>19}{s['n']:>8,}" for name, s in strata.items()]
     return [*lines, "", *_edges(circuit)]
+
+
+def controlled(circuit: Circuit) -> tuple[str, str]:
+    """Whether the circuit's size was held against the sizes of nulls, as (name, text)."""
+    searched = circuit.evidence["nulls"].get("searched")
+    if not searched:
+        why = "no search for a nonsense target or in an untrained model"
+        return "controls", f"not controlled: {why} (circuits.evidence: full)"
+    return "controls", f"controlled by {len(searched)} searches where there is nothing to find"
 
 
 def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
@@ -132,8 +142,51 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
     for key, name in (("shuffled_answers", "shuffled answers"), ("untrained_model", "an untrained model")):
         verdict = "criterion met" if nulls[key]["meets_criterion"] else "criterion not met"
         yield "", f"{name}: {verdict}, {_share(nulls[key])} right"
+    if "magnitude_matched" in nulls:
+        met = "{meet_criterion}/{draws} meet the criterion".format(**nulls["magnitude_matched"])
+        yield "", f"random circuits of like magnitudes: {met}"
+    for key, row in (nulls.get("searched") or {}).items():
+        yield "", f"{key.replace('_', ' ')}: {_needed(row)}"
+    yield from _inside(evidence)
     share = f"{100 * evidence['unexplained']:.1f} %"
     yield "unexplained", f"{share} of the loss that the full model saves over an empty one"
+
+
+def _needed(row: Mapping[str, Any]) -> str:
+    reached = ", ".join(f"{b['metric']} {row[b['metric']]:.3g} (to be ≤ {b['at_most']:.3g})" for b in row["bounds"])
+    if row["edges"] is None:
+        return f"no circuit found, best {reached}"
+    return f"{row['edges']:,} edges, {reached}" + ("" if row["complete"] else "; search unfinished")
+
+
+def _inside(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Faithfulness beyond the output, the worst of each comparison; older files have none."""
+    if "faithfulness" not in evidence:
+        return
+    inside = evidence["faithfulness"]
+    compared = {
+        "circuit's values in the model": inside["interchange"]["into_full"],
+        "model's values in the circuit": inside["interchange"]["into_circuit"],
+        "random half of the rest in place": inside["random_halves"],
+        "the rest opened step by step": inside["relaxation"],
+    }
+    for i, (name, row) in enumerate(compared.items()):
+        met = f"{row['meet_criterion']}/{row['runs']} meet the criterion"
+        worst = f"worst loss {row['task_loss_worst']:.3g}, {100 * row['accuracy_worst']:.1f} % right"
+        yield "" if i else "inside", f"{name}: {met}, {worst}"
+    shares = [(row["rescaled"], site) for site, row in inside["activations"].items() if row["rescaled"] is not None]
+    if shares:
+        value, site = max(shares)
+        yield "", f"activations: up to {100 * value:.1f} % of the variance unexplained ({site}, rescaled)"
+    heads = [(row["total_variation"], head) for head, row in inside["attention"].items()]
+    if heads:
+        value, head = max(heads)
+        yield "", f"attention: up to {100 * value:.1f} % goes elsewhere ({head})"
+    if inside["other_norm"] is not None:
+        yield "", f"norms {inside['other_norm']['norm']}: {_scores(inside['other_norm'])}"
+    yield "", f"all inside on n {inside['n']:,}"
+    for i, name in enumerate(evidence["flags"] or ["none"]):
+        yield "" if i else "flags", f"{name}: {FLAGS[name]}" if name in FLAGS else name
 
 
 def _edges(circuit: Circuit) -> Iterator[str]:

@@ -15,9 +15,12 @@ from torch import Tensor
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, NoCircuitError, discover
 from sparselit.circuits.circuit import model_hash
 from sparselit.circuits.criterion import holds, measure
-from sparselit.circuits.evidence import by_stratum, collect, random_circuit, score, untrained_model
+from sparselit.circuits.evidence import collect
 from sparselit.circuits.intervals import wilson
+from sparselit.circuits.nulls import matched_circuit, random_circuit, untrained_model
 from sparselit.circuits.problem import Problem
+from sparselit.circuits.ranking import magnitude
+from sparselit.circuits.scores import by_stratum, score
 from sparselit.circuits.wiring import Edges, matrices
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
@@ -194,7 +197,7 @@ def test_every_number_of_the_evidence_is_what_its_name_says(model: Transformer) 
     problem = Problem(model, behaviour.splits["discovery"], CRITERION)
     edges, naive = problem.edges, problem.naive_logits
     kept = torch.rand(len(edges), generator=torch.Generator().manual_seed(0)) < 0.7
-    evidence = collect(model, edges, kept, behaviour, CRITERION, naive)
+    evidence = collect(model, edges, kept, behaviour, CRITERION, naive, problem.replacement)
 
     def loss(chosen: Tensor, examples: Any = report) -> float:
         return measure(naive(chosen, examples), examples)["task_loss"]
@@ -284,3 +287,22 @@ def test_scores_of_strata_add_up(model: Transformer) -> None:
     whole, parts = score(logits, examples, logits), by_stratum(logits, examples, logits, ["a", "b"])
     for metric in ("task_loss", "answer_loss", "accuracy"):
         assert whole[metric] == pytest.approx(sum(p[metric] * p["n"] for p in parts.values()) / 30, abs=1e-5)
+
+
+def test_matched_circuits_hold_other_edges_of_like_magnitude_as_many_in_each_matrix(model: Transformer) -> None:
+    edges = Edges.of(model)
+    kept = torch.rand(len(edges), generator=torch.Generator().manual_seed(3)) < 0.15
+    drawn = matched_circuit(model, edges, kept, seed=1)
+    size = magnitude(Problem(model, some_examples(), CRITERION))
+    for i in range(len(edges.names)):
+        here = edges.matrix == i
+        mine, others = size[here & kept], size[here & drawn]
+        assert len(mine) == len(others)
+        spare = int((here & ~kept).sum()) - len(mine)
+        if len(mine) and spare >= 0:
+            assert not bool((here & kept & drawn).any())
+        if len(mine) == 1 and spare > 8:
+            nearest = (size[here & ~kept] - mine).abs().sort().values[:8]
+            assert float((others - mine).abs()) <= float(nearest[-1])
+    assert torch.equal(drawn, matched_circuit(model, edges, kept, seed=1))
+    assert not torch.equal(drawn, matched_circuit(model, edges, kept, seed=2))

@@ -160,7 +160,7 @@ def test_writing_does_not_untie_a_tied_model(tmp_path: Path) -> None:
         (lambda c: c.pop("edges"), "'edges' is missing or not a list"),
         (lambda c: c.update(size=[]), "'size' is missing or not a dict"),
         (lambda c: c.update(format="other"), "its format is not 'sparselit-circuit'"),
-        (lambda c: c.update(version=99), "has version 99; this sparselit reads version 1"),
+        (lambda c: c.update(version=99), "has version 99; this sparselit reads 1 and 2"),
         (lambda c: c["edges"].append(["unembed.weight", 0.5, 1, 2.0]), r"edges\[\d+\] is not \[parameter, row"),
         (lambda c: c["edges"].append(["unembed.weight", 0, 1]), r"edges\[\d+\] is not \[parameter, row"),
         (lambda c: c["edges"].append("unembed.weight"), r"edges\[\d+\] is not \[parameter, row"),

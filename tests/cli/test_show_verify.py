@@ -184,6 +184,11 @@ TAMPERINGS = {
         "evidence.held_out.strata",
     ),
     "an edited share unexplained": (in_evidence("evidence", "unexplained", value=0.2), "evidence.unexplained"),
+    "an edited comparison inside": (
+        in_evidence("evidence", "faithfulness", "random_halves", "task_loss_worst", value=7.0),
+        "evidence.faithfulness.random_halves.task_loss_worst",
+    ),
+    "an invented flag": (in_evidence("evidence", "flags", value=["attention"]), "evidence.flags"),
     "another model's hash": (in_evidence("model", "hash", value="0" * 64), "model.hash"),
 }
 
@@ -234,13 +239,13 @@ def truncate_weights(path: Path) -> None:
 
 
 def next_version(path: Path) -> None:
-    edit(path, lambda content: content.update(version=2))
+    edit(path, lambda content: content.update(version=3))
 
 
 UNREADABLE = {
     "truncated": (truncate, "not JSON"),
     "gone": (Path.unlink, "cannot read the circuit"),
-    "another version": (next_version, "version 2"),
+    "another version": (next_version, "version 3"),
     "without edges": (lambda path: edit(path, lambda content: content.pop("edges")), "'edges'"),
 }
 INCOMPLETE = {
@@ -282,6 +287,52 @@ def test_the_table_fits_80_columns_and_tells_the_circuit(path, capsys):
     assert any(row.startswith('" double quote → 1 1.5000 ') for row in rows)
     assert any(row.startswith("1 → head 1 · ch 1 2.0000 ") for row in rows)
     assert any(row.startswith("head 1 · ch 1 → 3 -4.0000 ") for row in rows)
+
+
+def test_the_first_line_says_whether_the_size_is_controlled(path, capsys):
+    _, out, _ = run(capsys, "show", str(path), "--no-picture")
+    assert "not controlled" in out.splitlines()[0]
+    row = {"bounds": [{"metric": "task_loss", "at_most": 0.1}], "task_loss": 0.09, "complete": True, "places": []}
+    none = {**row, "edges": None, "task_loss": 0.7}
+    searched = {"nonsense_target": {**row, "edges": 12}, "untrained_model": none}
+    edit(path, lambda content: content["evidence"]["nulls"].update(searched=searched))
+    _, out, _ = run(capsys, "show", str(path), "--no-picture")
+    assert "controlled by 2 searches" in out.splitlines()[0]
+    assert "nonsense target: 12 edges" in out
+    assert "untrained model: no circuit found" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def as_version_1(content: dict[str, Any]) -> None:
+    """What the first version had: no look inside, no flags, no intervals of losses."""
+    evidence = content["evidence"]
+    for part in ("faithfulness", "dark_matter", "flags"):
+        del evidence[part]
+    for null in ("magnitude_matched", "searched"):
+        del evidence["nulls"][null]
+    new = ("task_loss_interval", "answer_loss_interval", "kl_interval", "task_loss_max", "margin_min")
+    for score in (evidence["full_model"], evidence["held_out"], evidence["complement"]):
+        for name in new:
+            del score[name]
+    content["version"] = 1
+
+
+def test_a_file_of_version_1_is_shown_and_verified_as_far_as_it_goes(path, capsys):
+    edit(path, as_version_1)
+    assert run(capsys, "show", str(path), "--no-picture")[0] == 0
+    code, out, _ = run(capsys, "verify", str(path), "--json")
+    assert code == 0, out
+    edit(path, lambda content: content["evidence"]["held_out"].update(accuracy=0.9))
+    code, out, _ = run(capsys, "verify", str(path), "--json")
+    assert code == 1
+    assert "evidence.held_out.accuracy" in json.loads(out)["false_claims"]
+
+
+def test_a_missing_part_of_the_evidence_is_named(path, capsys):
+    edit(path, lambda content: content["evidence"].pop("flags"))
+    code, _, err = run(capsys, "verify", str(path))
+    assert code == 2
+    assert "evidence.flags" in err
 
 
 def test_the_loss_in_the_table_is_the_certificate_row_of_that_edge(path, capsys):

@@ -27,6 +27,12 @@ class _Step(torch.autograd.Function):
         return gradients[0] * sigmoid * (1 - sigmoid)
 
 
+def heaviside(x: Tensor) -> Tensor:
+    """One where ``x`` is above zero, else zero, with the derivative of a sigmoid."""
+    step: Tensor = _Step.apply(x)
+    return step
+
+
 class NodeMasks(LearnedMasks):
     """One gate for each node (site, channel): Heaviside forwards, sigmoid backwards; an edge needs both its nodes.
 
@@ -63,7 +69,7 @@ class NodeMasks(LearnedMasks):
 
     def shares(self, parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """An edge is open where both ends are; the size is the number of open nodes."""
-        gates: Tensor = _Step.apply(parameters)
+        gates = heaviside(parameters)
         return gates[self._ends[0]] * gates[self._ends[1]], gates.sum()
 
     def opened(self, parameters: Tensor) -> Tensor:
