@@ -24,6 +24,7 @@ from typing import Any
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.files import read_circuit
+from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / "docs" / "suite.md", ROOT / "results"
@@ -66,7 +67,10 @@ def main(argv: list[str] | None = None) -> int:
         for seed in range(3 if name in THREE_SEEDS else 1):
             key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
             if not any(key.items() <= row.items() for row in read(file)):
-                append(file, {**key, **run(name, seed, RESULTS / "suite")})
+                try:
+                    append(file, {**key, **run(name, seed, RESULTS / "suite")})
+                except SparselitError as error:
+                    parser.exit(1, f"{error}\n")
     current = {name: digest(path) for name, path in configs.items()}
     PAGE.write_text(
         _INTRODUCTION + table(row for row in read(file) if current.get(row["configuration"]) == row["yaml"])
@@ -79,10 +83,14 @@ def nightly(configs: Mapping[str, Path]) -> int:
     failed = 0
     for name, path in configs.items():
         header = measured(path) or {}
-        found = run(name, int(header.get("seed", 0)), RESULTS / "nightly")
-        faults = drifts(header, found)
+        try:
+            found = run(name, int(header.get("seed", 0)), RESULTS / "nightly")
+            faults = drifts(header, found)
+            line = f"{name}: {'; '.join(faults) or 'as measured'} ({found['seconds']} s)"
+        except SparselitError as error:  # the others still run
+            faults = [line := str(error)]
         failed += bool(faults)
-        sys.stdout.write(f"{name}: {'; '.join(faults) or 'as measured'} ({found['seconds']} s)\n")
+        sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     return int(failed > 0)
 
@@ -104,12 +112,17 @@ def drifts(header: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 
 def run(name: str, seed: int, root: Path) -> dict[str, Any]:
-    """Train one configuration from the start in a process of its own and collect its numbers."""
+    """Train one configuration from the start in a process of its own and collect its numbers.
+
+    Raises:
+        SparselitError: the process failed; the message holds its last line.
+    """
     command = [sys.executable, "-c", "from sparselit.cli import main; main()", "fit", "--config", name]
     command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
     done = subprocess.run([*command, "--trainer.enable_progress_bar", "false"], capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"{name}, seed {seed}: {done.stderr.strip().splitlines()[-1]}")
+        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise SparselitError(f"{name}, seed {seed}: {last}")
     versions = (root / "runs" / name).glob("version_*")
     return collect(max(versions, key=lambda path: int(path.name.partition("_")[2])))
 

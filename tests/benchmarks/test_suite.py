@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sparselit.errors import SparselitError
+
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "suite.py"
 HEADER = '# Can it?\n# measured: {"seed": 0, "accuracy": 0.99, "density": 0.05, "edges": 40}\n'
 SUMMARY = """\
@@ -81,6 +83,21 @@ def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, mo
     monkeypatch.setattr(suite, "run", lambda name, seed, root: found(edges=49 if name == "two" else None))
     assert suite.main(["--nightly"]) == 1
     assert "one: edges None, header 40 (9.0 s)\ntwo: edges 49, header 40 (9.0 s)\n" in capsys.readouterr().out
+
+
+def test_nightly_goes_on_after_a_run_that_failed_and_fails_itself(suite, monkeypatch, capsys):
+    def run(name, seed, root):
+        if name == "one":
+            raise SparselitError("one, seed 0: no such key")
+        return found()
+
+    monkeypatch.setattr(suite, "run", run)
+    assert suite.main(["--nightly"]) == 1
+    assert capsys.readouterr().out == "one, seed 0: no such key\ntwo: as measured (9.0 s)\n"
+    with pytest.raises(SystemExit) as stop:
+        suite.main([])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "one, seed 0: no such key\n"
 
 
 def test_every_measured_line_of_a_shipped_configuration_is_read(suite):
