@@ -5,8 +5,10 @@
     python benchmarks/suite.py --table             only writes the page, from the results that there are
     python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
 
-The suite is every configuration whose header has a line ``# measured: {...}``. Results are kept in results/suite.jsonl,
-one line for each finished run, so that an interrupted command goes on where it was; a changed YAML is run again.
+The suite is every configuration whose header has a line ``# measured: {...}``. Results are kept in
+benchmarks/suite.jsonl, one line for each finished run, so that an interrupted command goes on where it was and a fresh
+clone has what was measured before; a changed YAML is run again. Delete the file to run everything anew. Run folders
+are in results/.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from sparselit.circuits.files import read_circuit
 from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, RESULTS = ROOT / "docs" / "suite.md", ROOT / "results"
+PAGE, RECORD, RESULTS = ROOT / "docs" / "suite.md", ROOT / "benchmarks" / "suite.jsonl", ROOT / "results"
 #: Configurations that are run with three seeds; all others with one.
 THREE_SEEDS = ("quotes_synthetic", "parity", "majority_token", "minimum", "first_token", "last_token")
 #: Largest drift of a number from the header's, as a share of it. Seconds depend on the machine and are not judged.
@@ -62,18 +64,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no configuration with a measured line is called {', '.join(unknown)}")
     if options.nightly:
         return nightly({name: configs[name] for name in names})
-    file = RESULTS / "suite.jsonl"
     for name in [] if options.table else names:
         for seed in range(3 if name in THREE_SEEDS else 1):
             key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
-            if not any(key.items() <= row.items() for row in read(file)):
+            if not any(key.items() <= row.items() for row in read(RECORD)):
                 try:
-                    append(file, {**key, **run(name, seed, RESULTS / "suite")})
+                    append(RECORD, {**key, **run(name, seed, RESULTS / "suite")})
                 except SparselitError as error:
                     parser.exit(1, f"{error}\n")
     current = {name: digest(path) for name, path in configs.items()}
     PAGE.write_text(
-        _INTRODUCTION + table(row for row in read(file) if current.get(row["configuration"]) == row["yaml"])
+        _INTRODUCTION + table(row for row in read(RECORD) if current.get(row["configuration"]) == row["yaml"])
     )
     return 0
 

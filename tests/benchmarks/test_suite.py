@@ -34,6 +34,7 @@ def suite(tmp_path, monkeypatch):
     (tmp_path / "configs" / "unmeasured.yaml").write_text("# Can it?\ndata: three\n")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(module, "RECORD", tmp_path / "suite.jsonl")
     monkeypatch.setattr(module, "PAGE", tmp_path / "suite.md")
     return module
 
@@ -55,7 +56,7 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
     monkeypatch.setattr(suite, "run", run)
     with pytest.raises(KeyboardInterrupt):
         suite.main([])
-    with (tmp_path / "results" / "suite.jsonl").open("a") as file:
+    with (tmp_path / "suite.jsonl").open("a") as file:
         file.write('{"configuration": "two", "se')  # killed while writing
     ran.append("")
     assert suite.main([]) == 0
