@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import geometric_mean, mean
 from typing import Any
 
+import yaml
+
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.files import read_circuit
 from sparselit.errors import SparselitError
@@ -180,8 +182,8 @@ def share(value: float | None) -> str:
 
 def digest(path: Path) -> str:
     """What a result depends on: the configuration without its comments."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read(file: Path) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
     assert suite.main([]) == 0
     assert ran == ["one", "", "two"]
     (tmp_path / "configs" / "one.yaml").write_text(f"{HEADER}data: other\n")
-    (tmp_path / "configs" / "two.yaml").write_text(f"# another comment\n{HEADER}data: two\n")
+    (tmp_path / "configs" / "two.yaml").write_text(f"# another comment\n{HEADER}data: two  # as before\n")
     assert suite.main(["--table"]) == 0
     assert "| one |" not in (tmp_path / "suite.md").read_text()  # of another configuration
     suite.main([])
