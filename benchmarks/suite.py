@@ -19,7 +19,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import geometric_mean, mean
 from typing import Any
@@ -32,6 +32,8 @@ from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RECORD, RESULTS = ROOT / "docs" / "suite.md", ROOT / "benchmarks" / "suite.jsonl", ROOT / "results"
+#: In place of the digest of a result's YAML: found with an earlier version of the library, to be run again.
+EARLIER = "earlier"
 #: Configurations that are run with three seeds; all others with one.
 THREE_SEEDS = ("quotes_synthetic", "parity", "majority_token", "minimum", "first_token", "last_token")
 #: Largest drift of a number from the header's, as a share of it. Seconds depend on the machine and are not judged.
@@ -44,7 +46,8 @@ Made by `python benchmarks/suite.py`; do not edit. One row is one run of a shipp
 *Accuracy* is the full sparse model's on held-out prompts, *circuit* the accuracy of the circuit alone on them, *out of
 distribution* the model's on prompts of another kind (each task's help says which), *null* the number of edges that a
 random order needs before the same criterion holds. Every circuit with a number of edges is certified: no single edge
-can go. Of a mixture these are means over its tasks. Seconds are of one run on a machine that others used too.
+can go. Of a mixture these are means over its tasks. Seconds are of one run on a machine that others used too. A
+star: found with an earlier version of the search, and not repeated since.
 
 | configuration | seed | accuracy | density | edges | nodes | circuit | out of distribution | null | seconds |
 |---|---|---|---|---|---|---|---|---|---|
@@ -74,11 +77,16 @@ def main(argv: list[str] | None = None) -> int:
                     append(RECORD, {**key, **run(name, seed, RESULTS / "suite")})
                 except SparselitError as error:
                     parser.exit(1, f"{error}\n")
-    current = {name: digest(path) for name, path in configs.items()}
-    PAGE.write_text(
-        _INTRODUCTION + table(row for row in read(RECORD) if current.get(row["configuration"]) == row["yaml"])
-    )
+    PAGE.write_text(_INTRODUCTION + table(shown(read(RECORD), {name: digest(path) for name, path in configs.items()})))
     return 0
+
+
+def shown(rows: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The rows of configurations as they are now; an ``EARLIER`` row only where the run has not been repeated."""
+    now = [row for row in rows if digests.get(row["configuration"]) == row["yaml"]]
+    repeated = {(row["configuration"], row["seed"]) for row in now}
+    before = [row for row in rows if row["yaml"] == EARLIER and row["configuration"] in digests]
+    return now + [row for row in before if (row["configuration"], row["seed"]) not in repeated]
 
 
 def nightly(configs: Mapping[str, Path]) -> int:
@@ -167,7 +175,8 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Markdown lines, one per run."""
     lines = []
     for row in sorted(rows, key=lambda row: (row["configuration"], row["seed"])):
-        cells = [row["configuration"], row["seed"], share(row["accuracy"]), f"{row['density']:.4f}"]
+        mark = " *" if row["yaml"] == EARLIER else ""
+        cells = [row["configuration"] + mark, row["seed"], share(row["accuracy"]), f"{row['density']:.4f}"]
         cells += [row.get(key) or "none" for key in ("edges", "nodes")]
         cells += [share(row.get(key)) for key in ("circuit", "out_of_distribution")]
         cells += [row.get("null") or "", f"{row['seconds']:.0f}"]

@@ -71,11 +71,21 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
     assert rows == [f"| {name} | 0 | 99.00 % | 0.0500 | 40 | 30 | 98.00 % |  | 300 | 9 |" for name in ("one", "two")]
 
 
+def test_an_earlier_result_is_shown_with_a_star_until_the_run_is_repeated(suite, tmp_path, monkeypatch):
+    suite.append(suite.RECORD, {"configuration": "one", "seed": 0, "yaml": suite.EARLIER, **found(edges=77)})
+    suite.main(["--table"])
+    assert "| one * | 0 | 99.00 % | 0.0500 | 77 |" in suite.PAGE.read_text()
+    monkeypatch.setattr(suite, "run", lambda name, seed, root: found())
+    suite.main([])
+    assert "| one | 0 | 99.00 % | 0.0500 | 40 |" in suite.PAGE.read_text()
+    assert "77" not in suite.PAGE.read_text()
+
+
 def test_the_numbers_of_a_run_are_read_from_its_folder(suite, tmp_path):
     (tmp_path / "summary.md").write_text(SUMMARY)
     row = {"accuracy": 0.995, "out_of_distribution": 0.3155, "density": 0.03326, "seconds": 1034.5, "edges": None}
     assert suite.collect(tmp_path) == row
-    assert "| none | none |" in suite.table([{**row, "configuration": "one", "seed": 0}])
+    assert "| none | none |" in suite.table([{**row, "configuration": "one", "seed": 0, "yaml": "0"}])
 
 
 def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, monkeypatch, capsys):
