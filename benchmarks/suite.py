@@ -5,8 +5,10 @@
     python benchmarks/suite.py --table             only writes the page, from the results that there are
     python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
 
-The suite is every configuration whose header has a line ``# measured: {...}``. Results are kept in results/suite.jsonl,
-one line for each finished run, so that an interrupted command goes on where it was; a changed YAML is run again.
+The suite is every configuration whose header has a line ``# measured: {...}``. Results are kept in
+benchmarks/suite.jsonl, one line for each finished run, so that an interrupted command goes on where it was and a fresh
+clone has what was measured before; a changed YAML is run again. Delete the file to run everything anew. Run folders
+are in results/.
 """
 
 from __future__ import annotations
@@ -17,16 +19,21 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import geometric_mean, mean
 from typing import Any
 
+import yaml
+
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.files import read_circuit
+from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, RESULTS = ROOT / "docs" / "suite.md", ROOT / "results"
+PAGE, RECORD, RESULTS = ROOT / "docs" / "suite.md", ROOT / "benchmarks" / "suite.jsonl", ROOT / "results"
+#: In place of the digest of a result's YAML: found with an earlier version of the library, to be run again.
+EARLIER = "earlier"
 #: Configurations that are run with three seeds; all others with one.
 THREE_SEEDS = ("quotes_synthetic", "parity", "majority_token", "minimum", "first_token", "last_token")
 #: Largest drift of a number from the header's, as a share of it. Seconds depend on the machine and are not judged.
@@ -39,7 +46,8 @@ Made by `python benchmarks/suite.py`; do not edit. One row is one run of a shipp
 *Accuracy* is the full sparse model's on held-out prompts, *circuit* the accuracy of the circuit alone on them, *out of
 distribution* the model's on prompts of another kind (each task's help says which), *null* the number of edges that a
 random order needs before the same criterion holds. Every circuit with a number of edges is certified: no single edge
-can go. Of a mixture these are means over its tasks. Seconds are of one run on a machine that others used too.
+can go. Of a mixture these are means over its tasks. Seconds are of one run on a machine that others used too. A
+star: found with an earlier version of the search, and not repeated since.
 
 | configuration | seed | accuracy | density | edges | nodes | circuit | out of distribution | null | seconds |
 |---|---|---|---|---|---|---|---|---|---|
@@ -61,17 +69,24 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no configuration with a measured line is called {', '.join(unknown)}")
     if options.nightly:
         return nightly({name: configs[name] for name in names})
-    file = RESULTS / "suite.jsonl"
     for name in [] if options.table else names:
         for seed in range(3 if name in THREE_SEEDS else 1):
             key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
-            if not any(key.items() <= row.items() for row in read(file)):
-                append(file, {**key, **run(name, seed, RESULTS / "suite")})
-    current = {name: digest(path) for name, path in configs.items()}
-    PAGE.write_text(
-        _INTRODUCTION + table(row for row in read(file) if current.get(row["configuration"]) == row["yaml"])
-    )
+            if not any(key.items() <= row.items() for row in read(RECORD)):
+                try:
+                    append(RECORD, {**key, **run(name, seed, RESULTS / "suite")})
+                except SparselitError as error:
+                    parser.exit(1, f"{error}\n")
+    PAGE.write_text(_INTRODUCTION + table(shown(read(RECORD), {name: digest(path) for name, path in configs.items()})))
     return 0
+
+
+def shown(rows: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The rows of configurations as they are now; an ``EARLIER`` row only where the run has not been repeated."""
+    now = [row for row in rows if digests.get(row["configuration"]) == row["yaml"]]
+    repeated = {(row["configuration"], row["seed"]) for row in now}
+    before = [row for row in rows if row["yaml"] == EARLIER and row["configuration"] in digests]
+    return now + [row for row in before if (row["configuration"], row["seed"]) not in repeated]
 
 
 def nightly(configs: Mapping[str, Path]) -> int:
@@ -79,10 +94,14 @@ def nightly(configs: Mapping[str, Path]) -> int:
     failed = 0
     for name, path in configs.items():
         header = measured(path) or {}
-        found = run(name, int(header.get("seed", 0)), RESULTS / "nightly")
-        faults = drifts(header, found)
+        try:
+            found = run(name, int(header.get("seed", 0)), RESULTS / "nightly")
+            faults = drifts(header, found)
+            line = f"{name}: {'; '.join(faults) or 'as measured'} ({found['seconds']} s)"
+        except SparselitError as error:  # the others still run
+            faults = [line := str(error)]
         failed += bool(faults)
-        sys.stdout.write(f"{name}: {'; '.join(faults) or 'as measured'} ({found['seconds']} s)\n")
+        sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     return int(failed > 0)
 
@@ -104,12 +123,17 @@ def drifts(header: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 
 def run(name: str, seed: int, root: Path) -> dict[str, Any]:
-    """Train one configuration from the start in a process of its own and collect its numbers."""
+    """Train one configuration from the start in a process of its own and collect its numbers.
+
+    Raises:
+        SparselitError: the process failed; the message holds its last line.
+    """
     command = [sys.executable, "-c", "from sparselit.cli import main; main()", "fit", "--config", name]
     command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
     done = subprocess.run([*command, "--trainer.enable_progress_bar", "false"], capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"{name}, seed {seed}: {done.stderr.strip().splitlines()[-1]}")
+        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise SparselitError(f"{name}, seed {seed}: {last}")
     versions = (root / "runs" / name).glob("version_*")
     return collect(max(versions, key=lambda path: int(path.name.partition("_")[2])))
 
@@ -151,7 +175,8 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Markdown lines, one per run."""
     lines = []
     for row in sorted(rows, key=lambda row: (row["configuration"], row["seed"])):
-        cells = [row["configuration"], row["seed"], share(row["accuracy"]), f"{row['density']:.4f}"]
+        mark = " *" if row["yaml"] == EARLIER else ""
+        cells = [row["configuration"] + mark, row["seed"], share(row["accuracy"]), f"{row['density']:.4f}"]
         cells += [row.get(key) or "none" for key in ("edges", "nodes")]
         cells += [share(row.get(key)) for key in ("circuit", "out_of_distribution")]
         cells += [row.get("null") or "", f"{row['seconds']:.0f}"]
@@ -166,8 +191,8 @@ def share(value: float | None) -> str:
 
 def digest(path: Path) -> str:
     """What a result depends on: the configuration without its comments."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read(file: Path) -> list[dict[str, Any]]:

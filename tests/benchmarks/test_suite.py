@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sparselit.errors import SparselitError
+
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "suite.py"
 HEADER = '# Can it?\n# measured: {"seed": 0, "accuracy": 0.99, "density": 0.05, "edges": 40}\n'
 SUMMARY = """\
@@ -32,6 +34,7 @@ def suite(tmp_path, monkeypatch):
     (tmp_path / "configs" / "unmeasured.yaml").write_text("# Can it?\ndata: three\n")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(module, "RECORD", tmp_path / "suite.jsonl")
     monkeypatch.setattr(module, "PAGE", tmp_path / "suite.md")
     return module
 
@@ -53,13 +56,13 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
     monkeypatch.setattr(suite, "run", run)
     with pytest.raises(KeyboardInterrupt):
         suite.main([])
-    with (tmp_path / "results" / "suite.jsonl").open("a") as file:
+    with (tmp_path / "suite.jsonl").open("a") as file:
         file.write('{"configuration": "two", "se')  # killed while writing
     ran.append("")
     assert suite.main([]) == 0
     assert ran == ["one", "", "two"]
     (tmp_path / "configs" / "one.yaml").write_text(f"{HEADER}data: other\n")
-    (tmp_path / "configs" / "two.yaml").write_text(f"# another comment\n{HEADER}data: two\n")
+    (tmp_path / "configs" / "two.yaml").write_text(f"# another comment\n{HEADER}data: two  # as before\n")
     assert suite.main(["--table"]) == 0
     assert "| one |" not in (tmp_path / "suite.md").read_text()  # of another configuration
     suite.main([])
@@ -68,11 +71,21 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
     assert rows == [f"| {name} | 0 | 99.00 % | 0.0500 | 40 | 30 | 98.00 % |  | 300 | 9 |" for name in ("one", "two")]
 
 
+def test_an_earlier_result_is_shown_with_a_star_until_the_run_is_repeated(suite, tmp_path, monkeypatch):
+    suite.append(suite.RECORD, {"configuration": "one", "seed": 0, "yaml": suite.EARLIER, **found(edges=77)})
+    suite.main(["--table"])
+    assert "| one * | 0 | 99.00 % | 0.0500 | 77 |" in suite.PAGE.read_text()
+    monkeypatch.setattr(suite, "run", lambda name, seed, root: found())
+    suite.main([])
+    assert "| one | 0 | 99.00 % | 0.0500 | 40 |" in suite.PAGE.read_text()
+    assert "77" not in suite.PAGE.read_text()
+
+
 def test_the_numbers_of_a_run_are_read_from_its_folder(suite, tmp_path):
     (tmp_path / "summary.md").write_text(SUMMARY)
     row = {"accuracy": 0.995, "out_of_distribution": 0.3155, "density": 0.03326, "seconds": 1034.5, "edges": None}
     assert suite.collect(tmp_path) == row
-    assert "| none | none |" in suite.table([{**row, "configuration": "one", "seed": 0}])
+    assert "| none | none |" in suite.table([{**row, "configuration": "one", "seed": 0, "yaml": "0"}])
 
 
 def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, monkeypatch, capsys):
@@ -81,6 +94,21 @@ def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, mo
     monkeypatch.setattr(suite, "run", lambda name, seed, root: found(edges=49 if name == "two" else None))
     assert suite.main(["--nightly"]) == 1
     assert "one: edges None, header 40 (9.0 s)\ntwo: edges 49, header 40 (9.0 s)\n" in capsys.readouterr().out
+
+
+def test_nightly_goes_on_after_a_run_that_failed_and_fails_itself(suite, monkeypatch, capsys):
+    def run(name, seed, root):
+        if name == "one":
+            raise SparselitError("one, seed 0: no such key")
+        return found()
+
+    monkeypatch.setattr(suite, "run", run)
+    assert suite.main(["--nightly"]) == 1
+    assert capsys.readouterr().out == "one, seed 0: no such key\ntwo: as measured (9.0 s)\n"
+    with pytest.raises(SystemExit) as stop:
+        suite.main([])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "one, seed 0: no such key\n"
 
 
 def test_every_measured_line_of_a_shipped_configuration_is_read(suite):
