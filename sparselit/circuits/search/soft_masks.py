@@ -8,8 +8,8 @@ from torch import Tensor
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.learned import LearnedMasks
 
-#: Share above which an edge is tried fully open. In a dense model many edges end up open a little, each to offset others;
-#: fully open they miss the bound together, and without them it holds.
+#: Share above which an edge is tried fully open. In a dense model many edges end up open a little, each to offset
+#: others; fully open they miss the bound together, and without them it holds.
 OPEN = 0.3
 
 
