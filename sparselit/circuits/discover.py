@@ -85,20 +85,15 @@ def discover(
     for tighter in TIGHTER:
         bounds = [bound.tightened(1 - (1 - margin) * (1 - tighter)) for bound in criterion]
         problem = Problem(model, behaviour.splits["discovery"], bounds, ablation, granularity, behaviour.splits)
-        everything = problem.all_edges()
-        values = problem.values(everything)
-        if not holds(bounds, values):
-            failing = next(bound for bound in bounds if not bound.holds(values[bound.metric]))
-            raise NoCircuitError(
-                f"the full model does not meet the criterion on the discovery split: {failing.metric} is "
-                f"{values[failing.metric]:.4g}, the search needs {failing}"
-            )
+        _require(bounds, problem.values(problem.all_edges()), "discovery")
+        if tighter == TIGHTER[0]:  # where the model fails, no search is worth its time
+            _require(criterion, _on_selection(problem, problem.all_edges(), criterion, behaviour), "selection")
         if start and seed is None:
             known = set(problem.edges.places())  # some may have died since
             seed = problem.edges.find([place for place in start if place in known])
         grown = None if seed is None else regrown(problem, seed)
         found = search.run(problem, grown, progress, deadline)
-        if not found.complete or _confirmed(problem, found.kept, criterion, behaviour):
+        if not found.complete or holds(criterion, _on_selection(problem, found.kept, criterion, behaviour)):
             full = evidence == "full" and found.complete
             searched = searched_nulls(problem, found.kept, behaviour.splits, search, progress) if full else None
             return _document(problem, found, behaviour, criterion, search, searched)
@@ -106,11 +101,21 @@ def discover(
     raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
 
 
-def _confirmed(problem: Problem, kept: Tensor, criterion: Criterion, behaviour: Behaviour) -> bool:
-    """Whether the stated criterion holds on the selection split, which the search has not seen."""
+def _require(bounds: Criterion, values: Mapping[str, float], split: str) -> None:
+    """Refuse a full model that does not meet the bounds."""
+    failing = next((bound for bound in bounds if not bound.holds(values[bound.metric])), None)
+    if failing is not None:
+        raise NoCircuitError(
+            f"the full model does not meet the criterion on the {split} split: {failing.metric} is "
+            f"{values[failing.metric]:.4g}, the search needs {failing}"
+        )
+
+
+def _on_selection(problem: Problem, kept: Tensor, criterion: Criterion, behaviour: Behaviour) -> dict[str, float]:
+    """The metrics on the selection split, which the search has not seen."""
     selection = behaviour.splits["selection"]
     reference = problem.logits(problem.all_edges(), selection) if is_relative(criterion) else None
-    return holds(criterion, measure(problem.logits(kept, selection), selection, reference))
+    return measure(problem.logits(kept, selection), selection, reference)
 
 
 def regrown(problem: Problem, kept: Tensor) -> Tensor:

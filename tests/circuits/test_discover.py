@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
@@ -122,15 +123,26 @@ def test_a_model_that_does_not_do_the_task_has_no_circuit() -> None:
         discover(model, behaviour, [Bound("task_loss", at_most=99.0), Bound("accuracy", at_least=0.9)], margin=0.0)
 
 
-def test_a_circuit_that_fails_on_the_selection_split_is_sought_again_and_then_refused(
+def test_a_model_that_fails_on_the_selection_split_is_refused_before_the_search(
     model: Transformer, behaviour: Behaviour
 ) -> None:
     wrong = behaviour.splits["selection"]
     wrong = wrong._replace(answer=wrong.wrong, wrong=wrong.answer)
     spoiled = Behaviour({**behaviour.splits, "selection": wrong}, behaviour.vocabulary)
     told: list[str] = []
-    with pytest.raises(NoCircuitError, match="selection split"):
+    with pytest.raises(NoCircuitError, match="full model does not meet the criterion on the selection split"):
         discover(model, spoiled, CRITERION, progress=lambda stage, edges: told.append(stage))
+    assert not told
+
+
+def test_a_circuit_that_fails_on_the_selection_split_is_sought_again_and_then_refused(
+    model: Transformer, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("sparselit.circuits.discover")  # the package's name is the function's
+    monkeypatch.setattr(module, "_on_selection", lambda problem, kept, *_: {"accuracy": float(kept.all())})
+    told: list[str] = []
+    with pytest.raises(NoCircuitError, match="also meets the criterion on the selection split"):
+        discover(model, behaviour, CRITERION, progress=lambda stage, edges: told.append(stage))
     changes = sum(a == "certificate" and b == "group testing" for a, b in itertools.pairwise(told))
     assert changes == 3
 
