@@ -83,9 +83,9 @@ def main() -> None:
     file = RESULTS / "sparse_dense.jsonl"
     if not options.table:
         examples = {split: _task().split(split) for split in ("discovery", "report")}
-        nulls = [(protocol, 0, null) for protocol in PROTOCOLS if protocol.search == "SoftMasks" for null in NULLS]
+        nulls = [(protocol, 0, null) for protocol in PROTOCOLS if protocol.bounds == [LOSS] for null in NULLS]
         real = [(protocol, seed, None) for protocol in PROTOCOLS for seed in range(options.seeds)]
-        for protocol, seed, null in [*real, *(each for each in nulls if each[0].bounds == [LOSS])]:
+        for protocol, seed, null in sorted([*real, *nulls], key=lambda each: each[0].search == "GroupTesting"):
             for kind in MODELS:
                 key = {"model": kind, "seed": seed, "protocol": str(protocol), "null": null}
                 if not any(key.items() <= row.items() for row in read(file)):

@@ -25,13 +25,13 @@ class Auto(Search):
     """
 
     def __init__(
-        self, coarse: Sequence[Granularity] | None = None, steps: int = 200, batch: int = 64, seed: int = 0
+        self, coarse: Sequence[Granularity] | None = None, steps: int = 200, batch: int = 128, seed: int = 0
     ) -> None:
         self.coarse: list[Granularity] = ["head"] if coarse is None else list(coarse)
         self.steps = steps
         self.batch = batch
         self.seed = seed
-        self._masks = SoftMasks(steps, batch=batch, seed=seed)
+        self._masks = SoftMasks(steps, 0.05, batch, seed)
 
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         """Each stage begins with what the one before left."""

@@ -55,8 +55,8 @@ class LearnedMasks(Search):
         """Share (edge,) by which each edge is open, in [0, 1], and the size that is penalised, a scalar."""
 
     @abstractmethod
-    def opened(self, parameters: Tensor) -> Tensor:
-        """The edges that are open at all, boolean (edge,)."""
+    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
+        """The edges to try fully open, boolean (edge,): all that are open at all, or fewer where those have failed."""
 
     def project(self, parameters: Tensor) -> None:
         """Bring the parameters back into their range after a step, in place."""
@@ -88,7 +88,7 @@ class LearnedMasks(Search):
             with torch.no_grad():
                 self.project(parameters)
                 if step % _TRY_EVERY == 0 or step == self.steps:
-                    opened = self.opened(parameters) & found.kept
+                    opened = self.opened(parameters, idle > 1) & found.kept
                     smaller = int(opened.sum()) < int(found.kept.sum()) and attempt(problem, found, opened)
                     idle = 0 if smaller or not shrunk else idle + 1
                     shrunk = shrunk or smaller

@@ -72,6 +72,6 @@ class NodeMasks(LearnedMasks):
         gates = heaviside(parameters)
         return gates[self._ends[0]] * gates[self._ends[1]], gates.sum()
 
-    def opened(self, parameters: Tensor) -> Tensor:
+    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
         """Edges between two open nodes."""
         return (parameters > 0)[self._ends].all(0)

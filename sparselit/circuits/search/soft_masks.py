@@ -8,8 +8,8 @@ from torch import Tensor
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.learned import LearnedMasks
 
-#: Share above which an edge is tried fully open. In a dense model many edges end up open a little, each to offset
-#: others; fully open they miss the bound together, and without them it holds.
+#: Share above which an edge is tried fully open where all that are open at all have failed. In a dense model many end
+#: up open a little, each to offset others; fully open they miss the bound together, and without them it holds.
 OPEN = 0.3
 
 
@@ -32,9 +32,9 @@ class SoftMasks(LearnedMasks):
         """The parameters are the shares."""
         return parameters, parameters.sum()
 
-    def opened(self, parameters: Tensor) -> Tensor:
-        """Shares above :data:`OPEN`."""
-        return parameters > OPEN
+    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
+        """Shares above zero, or above :data:`OPEN`."""
+        return parameters > (OPEN if stuck else 0)
 
     def project(self, parameters: Tensor) -> None:
         """Onto [0, 1]."""
