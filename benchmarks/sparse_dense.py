@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from math import isfinite
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, NamedTuple
@@ -157,7 +156,8 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             for seed, row in sizes["sparse"].items()
             if row["edges"] and seed in sizes["dense"] and sizes["dense"][seed]["edges"]
         ]
-        ratio = f"{geometric_mean(both):.1f}" if both and all(map(isfinite, both)) else "–"
+        bounded = "" if all(row["complete"] for row in sizes["dense"].values() if row["edges"]) else "≤ "
+        ratio = f"{bounded}{geometric_mean(both):.1f}" if both else "–"
         nulls = [
             "; ".join(_list([r for r in here if r["model"] == kind and r["null"] == null]) or "–" for kind in MODELS)
             for null in NULLS
