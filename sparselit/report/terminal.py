@@ -98,8 +98,7 @@ def controlled(circuit: Circuit) -> tuple[str, str]:
     """Whether the circuit's size was held against the sizes of nulls, as (name, text)."""
     searched = circuit.evidence["nulls"].get("searched")
     if not searched:
-        why = "no search for a nonsense target or in an untrained model"
-        return "controls", f"not controlled: {why} (circuits.evidence: full)"
+        return "controls", "not controlled; circuits.evidence: full searches the nulls"
     return "controls", f"controlled by {len(searched)} searches where there is nothing to find"
 
 
