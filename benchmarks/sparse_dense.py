@@ -11,7 +11,6 @@ results/sparse_dense.jsonl, one line for each search, so that an interrupted com
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.suite import append, read
 from sparselit.circuits import Bound
 from sparselit.circuits import search as searches
 from sparselit.circuits.criterion import Criterion, measure
@@ -89,8 +89,7 @@ def main() -> None:
                 key = {"model": kind, "seed": seed, "protocol": str(protocol), "null": null}
                 if not any(key.items() <= row.items() for row in read(file)):
                     row = key | measured(trained(kind, seed), protocol, null, examples)
-                    with file.open("a") as lines:
-                        lines.write(json.dumps(row) + "\n")
+                    append(file, row)
                     sys.stderr.write(f"{row}\n")
     sys.stdout.write(table(read(file)))
 
@@ -132,11 +131,6 @@ def measured(
         row |= {"edges": weights, "complete": found.complete, "loss": shown["task_loss"], "kl": shown["kl"]}
         row |= {"accuracy": shown["accuracy"], "n": len(report.answer), "evaluations": problem.cost.evaluations}
     return row | {"cpu_seconds": round(time.process_time() - began, 1)}
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    """All results so far."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:

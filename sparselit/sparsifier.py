@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ from sparselit.sparsity.budget import Budget, Rule, check_distribution, plan
 from sparselit.sparsity.density import density_table, total
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.schedule import Schedule, as_schedule
+from sparselit.sparsity.updates import refuse_non_finite, was_skipped, zero_moments
 
 #: What happens to the optimizer's moments of dead entries, see :class:`Sparsifier`.
 Moments = Literal["keep", "mask", "reset"]
@@ -262,7 +263,7 @@ class Sparsifier(Callback, ABC):
         self._remove_hooks()
 
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if not _was_skipped(optimizer):
+            if not was_skipped(optimizer):
                 self.step += 1
                 self._enforce(self.tensors(pl_module), start=False)
 
@@ -347,7 +348,7 @@ class Sparsifier(Callback, ABC):
     @torch.no_grad()
     def _enforce(self, tensors: Mapping[str, Tensor], start: bool) -> None:
         """Set all but the live entries to zero, and treat the moments as asked."""
-        _refuse_non_finite(tensors, self.step)
+        refuse_non_finite(tensors, self.step)
         if start:
             masks: Mapping[str, Tensor] | None = self.start(tensors)
             for name, weight in tensors.items():
@@ -359,9 +360,9 @@ class Sparsifier(Callback, ABC):
             return
         for name, weight in tensors.items() if not start else ():
             if self.moments == "mask":
-                _zero_moments(weight, ~masks[name], self._optimizers)
+                zero_moments(weight, ~masks[name], self._optimizers)
             elif self.moments == "reset" and name in self.masks:
-                _zero_moments(weight, masks[name] & ~self.masks[name], self._optimizers)
+                zero_moments(weight, masks[name] & ~self.masks[name], self._optimizers)
         if self.saves_masks or self.moments == "reset":
             self.masks = dict(masks)
 
@@ -383,38 +384,6 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter:
     for part in path:
         module = module._modules[part]  # type: ignore[assignment]
     return module._parameters[last]  # type: ignore[return-value]
-
-
-def _refuse_non_finite(tensors: Mapping[str, Tensor], step: int) -> None:
-    """Name the first tensor with NaN or infinity; one device synchronisation for all of them."""
-    extremes = [torch.aminmax(tensor.detach()) for tensor in tensors.values()]  # both carry NaN along
-    finite = torch.stack([torch.isfinite(low) & torch.isfinite(high) for low, high in extremes])
-    if not bool(finite.all()):
-        name = list(tensors)[int((~finite).nonzero()[0])]
-        raise SparselitError(
-            f"{name} holds NaN or infinity after optimizer step {step}: the training diverged; lower the learning rate "
-            "or clip the gradient"
-        )
-
-
-def _was_skipped(optimizer: Optimizer) -> bool:
-    """Whether mixed precision skipped this update: fused optimizers do so inside the step and still call the hook."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
-
-
-def _moments(weight: Tensor, optimizers: Sequence[Optimizer]) -> Iterator[Tensor]:
-    """The optimizer states of a parameter that have one number per entry."""
-    for optimizer in optimizers:
-        if weight in optimizer.state:
-            for value in optimizer.state[weight].values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    yield value
-
-
-def _zero_moments(weight: Tensor, where: Tensor, optimizers: Sequence[Optimizer]) -> None:
-    for value in _moments(weight, optimizers):
-        value.masked_fill_(where, 0)
 
 
 def _length_in_epochs(trainer: Trainer, module: LightningModule) -> int:

@@ -93,7 +93,7 @@ class Task(LightningDataModule):
 
     def sample(self, rng: random.Random) -> Example:
         """One example, a function of ``rng`` alone."""
-        raise NotImplementedError
+        raise SparselitError(f"{self._name} must define sample(rng) or examples()")
 
     def examples(self) -> Iterable[Example] | None:
         """All examples of a finite domain, in any order; null draws from ``sample`` without end.
@@ -273,7 +273,7 @@ class Task(LightningDataModule):
         method = f"{self._name}.examples()"
         domain = guarded(method, self.examples)
         if domain is None and type(self).sample is Task.sample:
-            raise SparselitError(f"{self._name} must define sample(rng) or examples()")
+            self.sample(random.Random())  # refuses
         if domain is None:
             return None
         listed = guarded(method, lambda: [typed(method, example) for example in domain])

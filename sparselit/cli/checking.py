@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from sparselit.cli import suggestion
-from sparselit.cli.plain import listing
+from sparselit.cli.plain import listing, shortened
 from sparselit.cli.plugins import load_plugins
 from sparselit.errors import SparselitError
 from sparselit.soundness import Soundness, examine
@@ -68,7 +68,7 @@ def _row(name: str, found: Soundness) -> str:
     """The table's line for one task, and what there is to say below it."""
     cells = [f"{100 * found.chance:>7.1f} "]
     cells += [f"{100 * found.accuracies[key]:>7.1f}{'*' if key in found.excused else ' '}" for key in _COLUMNS]
-    name = name if len(name) <= 22 else f"…{name[-21:]}"
+    name = shortened(name, 22)
     lines = [f"{name:<22} {''.join(cells)}".rstrip()]
     notes = [f"fault: {fault}" for fault in found.faults]
     notes += [f"* {_COLUMNS[key]}: {reason}" for key, reason in found.excused.items()]

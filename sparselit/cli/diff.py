@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sparselit.cli.plain import PlainParser
+from sparselit.cli.plain import PlainParser, shortened
 
 if TYPE_CHECKING:
     from sparselit.circuits.circuit import Circuit
@@ -42,6 +42,8 @@ def run(argv: list[str]) -> None:
 
 def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dict[str, Any]]) -> list[str]:
     """The comparison for a person, 80 columns wide."""
+    from sparselit.circuits.wiring import place_name  # torch is slow to import
+
     rows = [
         f"A             {len(first.places)} edges and biases, {first.ablation_text}",
         f"B             {len(second.places)} edges and biases, {second.ablation_text}",
@@ -51,16 +53,16 @@ def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dic
         rows.append("              A and B have different weights: edges are compared by their places")
     rows += ["", f"{'':<46}{'only A':>10}{'both':>10}{'only B':>10}"]
     for name, counts in common.by_matrix().items():
-        rows.append(f"  {name if len(name) <= 42 else f'…{name[-41:]}':<44}" + "".join(f"{n:>10,}" for n in counts))
+        rows.append(f"  {shortened(name, 42):<44}" + "".join(f"{n:>10,}" for n in counts))
     weights = [{tuple(e[:-1]): e[-1] for e in [*c.edges, *c.biases]} for c in (first, second)]
     for title, places, of in (("A", common.first, weights[0]), ("B", common.second, weights[1])):
         if places:
             rows += ["", f"{f'only in {title}':<66}{'weight':>10}"]
         for name, row, column in places:
             is_bias = (name, row) in of
-            label = f"{name}[{row}]" if is_bias else f"{name}[{row},{column}]"
+            label = place_name((name, row, column), is_bias)
             weight = of[(name, row) if is_bias else (name, row, column)]
-            rows.append(f"  {label if len(label) <= 62 else f'…{label[-61:]}':<64}{weight:>10.4f}")
+            rows.append(f"  {shortened(label, 62):<64}{weight:>10.4f}")
     if scores:
         n = next(iter(scores.values()))["n"]
         rows += ["", f"{f'run as circuits on the report split of A, n {n:,}':<50}{'loss':>10}{'accuracy':>14}"]

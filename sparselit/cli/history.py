@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparselit.cli.plain import PlainParser
-from sparselit.cli.show import FORMATS
+from sparselit.cli.pictures import add_options, output_of, save
+from sparselit.cli.plain import PlainParser, shortened
 from sparselit.errors import SparselitError
 
 if TYPE_CHECKING:
@@ -25,23 +24,14 @@ def run(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder such as runs/quotes/version_0, or a folder of circuits")
     parser.add_argument("--task", metavar="NAME", help="of a mixture: which of its tasks")
     parser.add_argument("--edges", action="store_true", help="list every edge with the steps at which it lives")
-    parser.add_argument(
-        "--output",
-        metavar="PICTURE",
-        help=f"the figure's file, {', '.join(FORMATS)}; default: history.png in the folder of the circuits",
-    )
-    parser.add_argument("--no-picture", action="store_true", help="the table only")
+    add_options(parser, "history.png in the folder of the circuits")
     options = parser.parse_args(argv)
     folder = Path(options.run)
     folder = folder / "circuits" if (folder / "circuits").is_dir() else folder
     folder = folder / options.task if options.task else folder
     if not folder.is_dir():
         raise SparselitError(f"{folder} is no folder; give a run's, such as runs/quotes/version_0")
-    output = Path(options.output) if options.output else folder / "history.png"
-    if options.output and options.no_picture:
-        raise SparselitError("--output and --no-picture exclude each other")
-    if output.suffix.lower() not in FORMATS:
-        raise SparselitError(f"--output {output} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    output = output_of(options, folder / "history.png")
 
     from sparselit.circuits.history import history
 
@@ -53,11 +43,7 @@ def run(argv: list[str]) -> None:
     sys.stdout.flush()
     from sparselit.report.history import draw_history
 
-    try:
-        draw_history(found).savefig(output)
-    except OSError as error:
-        raise SparselitError(f"cannot write the picture {output}: {error.strerror}") from error
-    sys.stdout.write(f"\npicture       {min(str(output), os.path.relpath(output), key=len)}\n")
+    sys.stdout.write(f"\npicture       {save(draw_history(found), output)}\n")
 
 
 def table(found: History) -> list[str]:
@@ -82,13 +68,14 @@ def table(found: History) -> list[str]:
 
 def lives(found: History) -> list[str]:
     """Every edge with the steps at which it lives: a bar of one character for each circuit."""
+    from sparselit.circuits.wiring import place_name  # torch is slow to import
+
     steps = list(found.circuits)
     shown = steps[-40:]
     title = f"steps {shown[0]:,} to {shown[-1]:,}"
     width = 78 - max(len(title), len(shown))
     rows = [f"{'edge or bias':<{width}}  {title}"]
     for (name, row, column), alive in found.lives.items():
-        label = f"{name}[{row}]" if name.endswith("bias") else f"{name}[{row},{column}]"
-        label = label if len(label) <= width else f"…{label[1 - width :]}"
+        label = shortened(place_name((name, row, column), name.endswith("bias")), width)
         rows.append(f"{label:<{width}}  {''.join('█' if step in alive else '·' for step in shown)}")
     return rows

@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from sparselit.cli.counting import counting
-from sparselit.cli.plain import PlainParser
+from sparselit.cli.plain import PlainParser, shortened
 
 _SHOWN = 5  # of the removals
 
@@ -90,8 +90,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     if needed["removals"]:
         rows += ["", f"{'least certain of the removals':<46}{'metric':>11}{'worse by':>11}{'adjusted p':>12}"]
     for name, of, effect, p in needed["removals"][:_SHOWN]:
-        name = name if len(name) <= 44 else f"…{name[-43:]}"
-        rows.append(f"  {name:<44}{of:>11}{effect:>11.4f}{_p(p):>12}")
+        rows.append(f"  {shortened(name, 44):<44}{of:>11}{effect:>11.4f}{_p(p):>12}")
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselit.cli.counting import counting
-from sparselit.cli.plain import PlainParser
+from sparselit.cli.plain import PlainParser, shortened
 from sparselit.errors import SparselitError
 
 FORMAT, VERSION = "sparselit-stability", 1
@@ -84,6 +84,8 @@ def lines(found: dict[str, Any], own: set[tuple[str, int, int]], n: int, rows: i
         n: discovery examples.
         rows: edges to list.
     """
+    from sparselit.circuits.wiring import place_name  # torch is slow to import
+
     count = found["found"]
     text = [f"reruns        {found['runs']}, on bootstrap samples of the {n:,} discovery examples"]
     if count < found["runs"]:
@@ -104,9 +106,9 @@ def lines(found: dict[str, Any], own: set[tuple[str, int, int]], n: int, rows: i
         f"{'edge or bias':<50}{'reruns':>10}{'in the circuit':>18}",
     ]
     for name, row, column, times in found["frequency"][:rows]:
-        label = f"{name}[{row}]" if name.endswith("bias") else f"{name}[{row},{column}]"
+        label = shortened(place_name((name, row, column), name.endswith("bias")), 47)
         mine = "yes" if (name, row, column) in own else "-"
-        text.append(f"  {label if len(label) <= 47 else f'…{label[-46:]}':<48}{times:>5}/{count:<4}{mine:>18}")
+        text.append(f"  {label:<48}{times:>5}/{count:<4}{mine:>18}")
     if len(found["frequency"]) > rows:
         text.append(f"  … {len(found['frequency']) - rows} more in the file")
     return text

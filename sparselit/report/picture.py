@@ -1,8 +1,8 @@
 """The picture of a circuit: a layered graph, tokens and positions at the bottom, logits at the top.
 
 The rows are the sites. A channel of the residual stream is one vertical line from its first write to its last read, so
-what is written and what is read stand above each other; the order within the rows is moved until few edges cross
-(barycentres, Sugiyama et al. 1981). Lengths are inches; nothing global of matplotlib is touched.
+what is written and what is read stand above each other; ``layout`` moves the order within the rows until few edges
+cross. Lengths are inches; nothing global of matplotlib is touched.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
-from numpy.typing import NDArray
 
 from sparselit.circuits.circuit import Circuit
+from sparselit.report.layout import Columns, Place, Thing
 from sparselit.report.terminal import Node, criterion_text, ends, head_of, node_label
 
 POSITIVE, NEGATIVE = "#2a6fbb", "#e07b12"  # told apart by every kind of colour vision
@@ -43,9 +41,7 @@ _ROWS = {
 }
 _LAYER_ROWS = list(dict.fromkeys(_ROWS.values()))
 _OUTER_ROWS = {"token": (-1, 0), "position": (-1, 0), "embed": (-1, 1), "positions": (-1, 1)}
-_LEFT, _RIGHT, _SPACE, _BASE = 1.75, 0.3, 0.11, 0.85  # margins; between nodes; height of the lowest row
-Place = tuple[int, int]  # of a row: layer (-1 below the first), row in the layer
-Thing = tuple[str, int]  # what has one x: a node, or a residual channel ("stream", channel)
+_LEFT, _RIGHT, _BASE = 1.75, 0.3, 0.85  # margins; height of the lowest row
 Point = tuple[float, float]
 Points = Mapping[Node, Point]
 
@@ -62,7 +58,7 @@ def draw(circuit: Circuit) -> Figure:
     attention = _attention(circuit, nodes)
     nodes |= {node for link in attention for node in link}
     boxes = {node: _Box(circuit, node, named) for node in sorted(nodes, key=lambda n: (_place(circuit, n), n))}
-    x = _Columns(boxes, [*pairs, *attention]).solve(refine=named)
+    x = Columns(boxes, [*pairs, *attention], _passed).solve(refine=named)
     y = _heights([box.place for box in boxes.values()], len(pairs))
     span = max((x[box.thing] + box.width / 2 for box in boxes.values()), default=0.0)
     width = max(8.8, _LEFT + span + _RIGHT)  # room for the legend
@@ -192,142 +188,6 @@ def _attention(circuit: Circuit, nodes: set[Node]) -> list[tuple[Node, Node]]:
             (above if site.endswith("v") else below).append((pattern, (site, channel)))
     heads = {pattern for pattern, _ in below}
     return [(node, pattern) for pattern, node in below] + [link for link in above if link[0] in heads]
-
-
-class _Columns:
-    """Where things stand from left to right.
-
-    Args:
-        boxes: every node, in the order of the rows.
-        links: what should stand close together; those from a token straight to a logit are left out.
-    """
-
-    def __init__(self, boxes: Mapping[Node, _Box], links: Sequence[tuple[Node, Node]]) -> None:
-        number = {place: i for i, place in enumerate(dict.fromkeys(box.place for box in boxes.values()))}
-        self.half: dict[Thing, dict[int, float]] = defaultdict(dict)  # by row
-        for box in boxes.values():
-            self.half[box.thing][number[box.place]] = box.width / 2
-        for thing, taken in self.half.items():
-            if thing[0].endswith(".attn.v"):  # its edges pass between the queries, the keys and their pattern
-                layer = next(place[0] for place, row in number.items() if row in taken)
-                taken.update({row: 0.05 for place, row in number.items() if place in _passed(layer)})
-            for row in range(min(taken), max(taken)):
-                taken.setdefault(row, 0.05)  # the residual stream passes
-        self.things = list(self.half)
-        index = {thing: i for i, thing in enumerate(self.things)}
-        groups = {box.thing: box.group for box in boxes.values()}
-        first = {group: i for i, group in reversed(list(enumerate(groups.values())))}
-        self.group = np.array([first[groups[thing]] for thing in self.things], dtype=int)
-        links = [pair for pair in links if (pair[0][0], pair[1][0]) != ("token", "logits")]
-        indices = [[index[boxes[node].thing] for node in pair] for pair in links]
-        self.links = np.array(indices, dtype=int).reshape(-1, 2)
-        self.band = np.array([number[boxes[source].place] for source, _ in links], dtype=int)
-        self.degree = np.bincount(self.links.ravel(), minlength=len(self.things))
-
-    def solve(self, refine: bool) -> dict[Thing, float]:
-        """Left-aligned x by thing; ``refine`` searches longer for an order with few crossings."""
-        n = len(self.things)
-        if not n:
-            return {}
-        random = np.random.default_rng(0)
-        starts = [np.arange(n), *(random.permutation(n) for _ in range(3 if refine else 0))]
-        tried = []
-        for start in starts:
-            x = start.astype(float)
-            for _ in range(25):
-                order = self._order(self._pull(x))
-                x = self._apart(self._pull(x), order)
-                tried.append((self._cost(self._settle(x, order, 5)), order))
-        cost, order = min(tried)
-        better = refine
-        while better:
-            swapped, lower = self._swap(order, cost)
-            better, cost, order = lower < cost, lower, swapped
-        x = self._align(self._settle(np.argsort(order).astype(float), order, 100), order)
-        left = min(x[i] - half for i, thing in enumerate(self.things) for half in self.half[thing].values())
-        return {thing: float(x[i] - left) for i, thing in enumerate(self.things)}
-
-    def _order(self, x: NDArray[np.float64]) -> list[int]:
-        """Things from left to right, groups together."""
-        middle = np.bincount(self.group, weights=x) / np.maximum(np.bincount(self.group), 1)
-        own, shared = x.round(6).tolist(), middle[self.group].round(6).tolist()
-        return sorted(range(len(x)), key=lambda i: (shared[i], self.group[i], own[i], i))
-
-    def _swap(self, order: list[int], cost: float) -> tuple[list[int], float]:
-        """Exchange things that are neighbours in some row, wherever that helps."""
-        rows: dict[int, list[int]] = defaultdict(list)
-        for i in order:
-            for row in self.half[self.things[i]]:
-                rows[row].append(i)
-        sizes = np.bincount(self.group)[self.group]
-        for a, b in sorted({pair for row in rows.values() for pair in pairwise(row)}):
-            if self.group[a] == self.group[b] or sizes[a] == sizes[b] == 1:
-                trial = [{a: b, b: a}.get(i, i) for i in order]
-                x = self._settle(np.argsort(trial).astype(float), trial, 12)
-                if (now := self._cost(x)) < cost - 1e-6:
-                    order, cost = trial, now
-        return order, cost
-
-    def _settle(self, x: NDArray[np.float64], order: list[int], steps: int) -> NDArray[np.float64]:
-        """Shorten the links without changing the order."""
-        for _ in range(steps):
-            x = self._apart(self._pull(x), order)
-        return x
-
-    def _align(self, x: NDArray[np.float64], order: list[int]) -> NDArray[np.float64]:
-        """Put one thing after the other exactly above what it is linked to, as far as its neighbours leave room."""
-        below: dict[int, list[int]] = defaultdict(list)
-        above: dict[int, list[int]] = defaultdict(list)
-        for a, b in self.links.tolist():
-            above[a].append(b)
-            below[b].append(a)
-        room: dict[int, list[tuple[int, float]]] = defaultdict(list)  # signed distances to keep
-        last: dict[int, int] = {}
-        for i in order:
-            for row, half in self.half[self.things[i]].items():
-                if row in last:
-                    distance = half + self.half[self.things[last[row]]][row] + _SPACE
-                    room[i].append((last[row], distance))
-                    room[last[row]].append((i, -distance))
-                last[row] = i
-        for _ in range(100):
-            for i in sorted({*below, *above}):
-                # What only passes on stands straight above its source, so that paths are straight.
-                passes = len(below[i]) == len(above[i]) == 1
-                wanted = np.mean(x[below[i] if passes else below[i] + above[i]])
-                low = max([x[j] + d for j, d in room[i] if d > 0], default=-np.inf)
-                high = min([x[j] + d for j, d in room[i] if d < 0], default=np.inf)
-                x[i] = min(max(wanted, low), high)
-        return x
-
-    def _pull(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Halfway towards the mean of what each thing is linked to."""
-        total = np.zeros_like(x)
-        np.add.at(total, self.links, x[self.links[:, ::-1]])
-        return np.where(self.degree > 0, (x + total / np.maximum(self.degree, 1)) / 2, x)
-
-    def _apart(self, x: NDArray[np.float64], order: list[int]) -> NDArray[np.float64]:
-        """Push things apart, to both sides alike, until none overlap and every row is in this order."""
-        return (self._push(x, order) - self._push(-x, order[::-1])) / 2
-
-    def _push(self, x: NDArray[np.float64], order: list[int]) -> NDArray[np.float64]:
-        pushed = x.copy()
-        taken: dict[int, float] = {}
-        for i in order:
-            half = self.half[self.things[i]]
-            pushed[i] = max([x[i], *(taken[row] + h + _SPACE for row, h in half.items() if row in taken)])
-            taken.update((row, pushed[i] + h) for row, h in half.items())
-        return pushed
-
-    def _cost(self, x: NDArray[np.float64]) -> float:
-        """Crossings of links that start in one row, and a little for length."""
-        tips = x[self.links]
-        crossings = 0
-        for band in np.unique(self.band):
-            source, target = tips[self.band == band].T
-            product = np.subtract.outer(source, source) * np.subtract.outer(target, target)
-            crossings += int((product < -1e-9).sum()) // 2
-        return crossings + 0.2 * float(np.abs(tips[:, 0] - tips[:, 1]).sum())
 
 
 def _path(start: Point, end: Point, turn: float) -> Path:

@@ -69,7 +69,10 @@ def test_logits_and_activations_are_the_releases_own(name: str, tmp_path: Path) 
     check_against_the_release(*stored(name, tmp_path))
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the stored cases are tested; the longer outputs are not here")
+@pytest.mark.skipif(
+    not REFERENCE.is_dir(),
+    reason="more outputs of the release, not in the repository; the stored ones are tested above",
+)
 @pytest.mark.parametrize("name", CASES)
 def test_so_are_those_of_the_longer_outputs_where_they_lie_beside_the_repository(name: str) -> None:
     check_against_the_release(REFERENCE / name, torch.load(REFERENCE / name / "expected.pt", weights_only=True))

@@ -1,0 +1,53 @@
+"""The picture that ``show`` and ``history`` write: its options, and the file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparselit.errors import SparselitError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def add_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--output`` and ``--no-picture``; ``default`` says where the picture goes otherwise."""
+    parser.add_argument(
+        "--output", metavar="PICTURE", help=f"the picture's file, {', '.join(FORMATS)}; default: {default}"
+    )
+    parser.add_argument("--no-picture", action="store_true", help="the table only")
+
+
+def output_of(options: argparse.Namespace, default: Path) -> Path:
+    """Where the picture goes.
+
+    Raises:
+        SparselitError: the options exclude each other, or the file's ending is no picture's.
+    """
+    output = Path(options.output) if options.output else default
+    if options.output and options.no_picture:
+        raise SparselitError("--output and --no-picture exclude each other")
+    if output.suffix.lower() not in FORMATS:
+        raise SparselitError(f"--output {output} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    return output
+
+
+def save(figure: Figure, output: Path) -> str:
+    """Write the picture and return its path as typed from here, where that is shorter.
+
+    Raises:
+        SparselitError: it cannot be written.
+    """
+    try:
+        figure.savefig(output)
+    except OSError as error:
+        raise SparselitError(f"cannot write the picture {output}: {error.strerror}") from error
+    try:
+        return min(str(output), os.path.relpath(output), key=len)
+    except ValueError:  # another drive
+        return str(output)
