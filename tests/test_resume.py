@@ -159,6 +159,29 @@ def test_ten_kills_leave_the_weights_unchanged(uninterrupted: dict[str, object],
     assert_same_weights(state(folder), uninterrupted)
 
 
+TERMINATED = """\
+import os, signal
+from lightning.pytorch import Callback
+
+class Terminated(Callback):
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.global_step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_between_two_steps_lets_the_next_one_be_finished_and_kept(tmp_path: Path) -> None:
+    """Lightning looks for SIGTERM itself there, and would end the run without a checkpoint."""
+    folder = folder_with_config(tmp_path / "terminated")
+    (folder / "mine.py").write_text(TERMINATED)
+    config = (folder / "run.yaml").read_text()
+    (folder / "run.yaml").write_text(config.replace("callbacks: [", "callbacks: [{class_path: mine.Terminated}, "))
+    code, _, err = finish(start(folder))
+    assert code == 128 + signal.SIGTERM, err
+    assert "stopped after step 31; go on with:" in err
+    assert newest(folder) == 31
+
+
 def test_a_second_signal_stops_at_once_and_a_damaged_checkpoint_is_passed_over(
     uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:

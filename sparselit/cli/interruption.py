@@ -43,7 +43,7 @@ class Interruption(Checkpoint):
     def __init__(self, checkpoint: RunCheckpoint | None) -> None:
         self.checkpoint = checkpoint
         self.signum: int | None = None
-        self._training = False
+        self._listening = self._training = False
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
         self._process = os.getpid()
 
@@ -54,14 +54,21 @@ class Interruption(Checkpoint):
             yield
             return
         previous = {signum: signal.signal(signum, self._arrived) for signum in (signal.SIGINT, signal.SIGTERM)}
+        self._listening = True
         try:
             yield
         finally:
+            self._listening = False
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a step is finished first."""
+        """From here on a step is finished first.
+
+        Lightning's own handler for SIGTERM would end the run between two steps, without a checkpoint.
+        """
+        if self._listening:
+            signal.signal(signal.SIGTERM, self._arrived)
         self._seen, self._training = trainer.global_step, True
 
     def on_train_batch_end(
