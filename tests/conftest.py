@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ def _one_thread() -> Iterator[None]:
     """Tensors this small are slower on several threads, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start
     yield
     torch.set_num_threads(threads)
 

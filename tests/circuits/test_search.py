@@ -364,7 +364,7 @@ class LargePuzzle(Puzzle):
 
 
 @pytest.mark.parametrize("k", [1, 10, 100])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_group_testing_needs_little_more_than_any_search_must(k: int, seed: int) -> None:
     """Found and certified among 10,000 edges in random order: at most 1.25 (log2 C(N, k) + k) evaluations."""
     n = 10_000
