@@ -24,6 +24,8 @@ from sparselit.transformer import Transformer
 
 #: Most memory for residual streams that evaluations share, bytes.
 STREAM_BYTES = 2**30
+#: A set of edges gets a smaller model of its own where less than half, by this many, are left of the edges.
+WORTH_COMPACTING = 500
 
 
 @dataclass
@@ -83,7 +85,8 @@ class Problem:
         self.edges = Edges.of(model, self.ablation.removes_biases)
         self.granularity = granularity
         self.cost = Cost()
-        self._compacted: Compacted | None = None
+        self._compacted: Compacted | None = None  # of the set that was announced last, or of a larger one
+        self._tried: Compacted | None = None  # of the set that was asked about last
         self._streams: Streams | None = None  # of the set that was announced last
         self._contexts: dict[int, Context] = {}  # by first example of a portion
         self.reference = self.naive_logits(self.all_edges(), discovery) if is_relative(self.criterion) else None
@@ -112,8 +115,11 @@ class Problem:
         They are evaluated on a smaller model, and from the first block on in which they differ from ``kept``.
         """
         current = len(self.edges) if self._compacted is None else len(self._compacted.origin)
-        if self._compacted is None or int(kept.sum()) <= 0.8 * current:
+        if self._tried is not None and torch.equal(self._tried.origin, kept.nonzero()[:, 0]):
+            self._compacted = self._tried
+        elif self._compacted is None or int(kept.sum()) <= 0.8 * current:
             self._compacted = compact(self.model, self.edges, kept, self.replacement)
+        self._tried = None
         if (self._streams is None or not torch.equal(kept, self._streams.kept)) and self._streams_fit():
             self._streams = Streams(self.edges, kept.clone(), len(self.model.layers))
 
@@ -125,9 +131,7 @@ class Problem:
     @torch.no_grad()
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
-        small = self._covering(kept)
-        if small is None and 2 * int(kept.sum()) < len(kept):
-            small = compact(self.model, self.edges, kept, self.replacement)
+        small = self._smallest(kept)
         if small is None:
             return self.naive_logits(kept, examples)
         chosen = kept[small.origin]
@@ -153,9 +157,9 @@ class Problem:
     def evaluation(self, kept: Tensor) -> Evaluation:
         """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""
         self.cost.evaluations += 1
-        streams = self._streams
+        small = self._smallest(kept)
+        streams = self._streams if small is self._covering(kept) else None
         shared = 0 if streams is None else streams.shared_blocks(kept)
-        small = self._covering(kept)
         model = self.model if small is None else small.model
         replacement = self.replacement if small is None else small.replacement
         masks = self._masks(kept, small)
@@ -194,6 +198,15 @@ class Problem:
     def _covering(self, kept: Tensor) -> Compacted | None:
         small = self._compacted
         return small if small is not None and int(kept.sum()) == int(kept[small.origin].sum()) else None
+
+    def _smallest(self, kept: Tensor) -> Compacted | None:
+        """What to compute ``kept`` on: a model made for it where that is so much smaller that it pays."""
+        small = self._covering(kept)
+        size = len(kept) if small is None else len(small.origin)
+        if size - 2 * int(kept.sum()) < WORTH_COMPACTING:
+            return small
+        self._tried = compact(self.model, self.edges, kept, self.replacement)
+        return self._tried or small
 
     def _context(self, start: int, some: Examples) -> Context:
         """What the ablation needs to know of a portion of the examples, computed once."""
