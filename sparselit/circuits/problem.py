@@ -143,16 +143,23 @@ class Problem:
         return answer_logits(self.model, self.edges, self.replacement, kept, examples)
 
     def soft_logits(self, shares: Tensor, examples: Examples) -> Tensor:
-        """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares."""
+        """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares.
+
+        Shares of edges outside of the set that was announced last get no gradient if all of them are zero.
+        """
         model, edges, replacement, chosen = self.model, self.edges, self.replacement, shares
-        small = self._covering(shares.detach() > 0)
+        opened = shares.detach() > 0
+        small = self._covering(opened)
         if small is not None:
             model, edges, replacement, chosen = small.model, small.edges, small.replacement, shares[small.origin]
         device = examples.tokens.device
         masks = {name: mask.to(device) for name, mask in edges.masks(chosen).items()}
         at = examples.length - 1
         known = context(self.model, self.replacement, examples.tokens, examples.corrupted, at)
-        return masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted, known)
+        within = None
+        if self._streams is not None and not bool((opened & ~self._streams.kept).any()):
+            within = self._masks(self._streams.kept, small)
+        return masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted, known, None, within)
 
     def evaluation(self, kept: Tensor) -> Evaluation:
         """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""
