@@ -366,10 +366,15 @@ def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(
             from sparselit.sparsity import Rule, Schedule
 
             class LocalRigl(RiglSparsity):
+                def on_fit_start(self, trainer, pl_module):
+                    super().on_fit_start(trainer, pl_module)
+                    self.local = {}  # tensor hooks see the gradient before the processes average theirs
+                    for name, weight in self.tensors(pl_module).items():
+                        weight.register_hook(lambda g, name=name: self.local.__setitem__(name, g.detach().clone()))
+
                 def before_step(self, tensors, step):
                     super().before_step(tensors, step)
-                    own = torch.Generator().manual_seed(torch.distributed.get_rank())
-                    self._gradients = {n: torch.rand(g.shape, generator=own) for n, g in self._gradients.items()}
+                    self._gradients = {name: self.local[name].abs() for name in self._gradients}
 
             class Equal(Callback):
                 def on_train_batch_end(self, trainer, pl_module, *args):
