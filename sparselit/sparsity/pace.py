@@ -77,8 +77,9 @@ class Pace:
                 where it is not known.
 
         Returns:
-            What the step asks for; ``fall`` has advanced the clock already, unless the run was given up; ``begin again``
-            means that there is no snapshot, and that the loss is high and has not come down for ``patience`` steps.
+            What the step asks for; ``fall`` has advanced the clock already, unless the run was given up;
+            ``begin again`` means that there is no snapshot, and that the loss is high and has not come down for
+            ``patience`` steps.
         """
         past = loss if self.running_loss is None else self.running_loss
         self.running_loss = memory * past + (1 - memory) * loss
