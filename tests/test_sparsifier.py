@@ -228,6 +228,7 @@ SPARSIFIERS = {
     "self-paced": lambda: SelfPacedSparsity(
         Schedule(to=0.05, end=8), loss_below=0.15, memory=0.2, spike=1.3, patience=2, shrink=0.05, finish=14
     ),
+    "self-paced-again": lambda: SelfPacedSparsity(Schedule(to=0.05, end=8), loss_below=1e-6, shrink=5.0, patience=6),
 }
 
 

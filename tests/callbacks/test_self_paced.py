@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,6 +174,30 @@ def test_after_a_rise_weights_optimizer_and_density_are_those_of_the_snapshot_an
     assert track.rates == pytest.approx([0.01] * 6 + [0.007] * 3)
     assert module.optimizers(use_pl_optimizer=False).param_groups[0]["lr"] == 0.01
     assert int(module.network[1].weight.count_nonzero()) == sparsity.budgets[0].k(5.4, 9)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cubic", "exponential"])
+def test_every_checkpoint_has_exactly_the_budget_of_its_clock_also_after_a_rollback(
+    shape: str, make_mlp: Callable[..., Any], make_trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    sparsity = SelfPacedSparsity(Schedule(to=0.001, end=10, shape=shape), loss_below=1.0, memory=0.0)
+    cuts: list[float] = []  # where on its clock each step's weights were cut
+
+    class Save(Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.clock, self.rollbacks = sparsity.pace.clock, sparsity.pace.rollbacks
+
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            back = sparsity.pace.rollbacks > self.rollbacks
+            cuts.append(sparsity.pace.clock if back else self.clock)
+            trainer.save_checkpoint(tmp_path / f"{len(cuts)}.ckpt")
+
+    with pytest.warns(UserWarning, match="with 2 rollbacks"):
+        make_trainer(sparsity, Save(), max_steps=12).fit(breaking(make_mlp, 5, 8))
+    for step, clock in enumerate(cuts, start=1):
+        tensors = torch.load(tmp_path / f"{step}.ckpt", weights_only=True)["state_dict"]
+        for budget in sparsity.budgets:
+            assert int(tensors[budget.name].count_nonzero()) == budget.k(clock, 12), (step, budget.name)  # type: ignore[arg-type]
 
 
 def test_a_clock_that_stands_still_for_too_long_goes_back_too(
