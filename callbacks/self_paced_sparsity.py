@@ -291,9 +291,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         if self._arrived and holds:
             return
         what = "the density was reached" if self._arrived else f"the density stopped at {self.density_now:.4g}"
-        why = f"the running loss was above {self.loss_below} for {self._waits} of {self.step} steps"
-        if self.pace.rollbacks:
-            why += f", with {self.pace.spikes} rollbacks after a rise and {self.pace.stalls} after a standstill"
+        why = self.pace.story(self.loss_below, self._waits, self.step)
         if score is not None:
             why += f"; it {'holds with' if holds else 'does not hold:'} {score:.2%} on the selection split"
         rank_zero_warn(f"{what}: {why}; train longer, or ask for a higher density")

@@ -122,3 +122,18 @@ class Pace:
         """Be where the run began; once is enough."""
         self.running_loss, self.lowest, self.waited, self.standing = None, math.inf, 0, 0
         self.begun_again = True
+
+    def story(self, below: float, waits: int, steps: int) -> str:
+        """What kept the density from falling, in words.
+
+        Args:
+            below: loss under which it falls, nats.
+            waits: steps on which it did not.
+            steps: all steps.
+        """
+        text = f"the running loss was above {below} for {waits} of {steps} steps"
+        if self.begun_again:
+            text += ", the run began again without its penalty"
+        if self.rollbacks:
+            text += f", with {self.spikes} rollbacks after a rise and {self.stalls} after a standstill"
+        return text
