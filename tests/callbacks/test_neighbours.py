@@ -17,6 +17,7 @@ from torch import nn
 from sparselit.errors import SparselitError
 from sparselit.sparsity import Schedule, top_k_mask
 from sparselit.sparsity.top_k import SMALL
+from sparselit.sparsity.updates import refuse_non_finite
 
 
 class Exact(Callback):
@@ -102,6 +103,15 @@ def test_weights_that_are_not_finite_stop_the_run_before_a_checkpoint_is_written
     with pytest.raises(SparselitError, match=f"{re.escape(name)} holds NaN or infinity after optimizer step 3"):
         make_trainer(falling(), saved, Diverging(), max_steps=6, enable_checkpointing=True).fit(make_mlp())
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"step=1.ckpt", "step=2.ckpt"}
+
+
+def test_large_finite_weights_whose_sum_overflows_are_no_reason_to_stop():
+    half = torch.full((400, 400), 3.0, dtype=torch.float16)
+    assert not torch.isfinite(half.sum())
+    refuse_non_finite({"half": half, "single": torch.full((9,), 3e38)}, 1)
+    half[7, 7] = float("-inf")
+    with pytest.raises(SparselitError, match="half holds NaN or infinity after optimizer step 4"):
+        refuse_non_finite({"single": torch.full((9,), 3e38), "half": half}, 4)
 
 
 @pytest.mark.parametrize("moments", ["keep", "mask", "reset"])
