@@ -15,8 +15,8 @@ from sparselit.circuits.evidence import collect
 from sparselit.circuits.null_searches import (
     NAMES,
     constant_target,
-    loss_bounds,
     nonsense_target,
+    null_bounds,
     recomputed,
     searched_nulls,
     swapped_target,
@@ -49,8 +49,8 @@ def test_the_targets_are_fixed_by_the_prompt_and_none_of_them_is_the_task() -> N
 
 
 def test_a_criterion_without_a_loss_is_replaced_by_the_loss_that_the_circuit_reaches() -> None:
-    assert loss_bounds([Bound("task_loss", at_most=0.1), *CRITERION], 0.05) == [Bound("task_loss", at_most=0.1)]
-    assert loss_bounds(CRITERION, 0.25) == [Bound("task_loss", at_most=0.25)]
+    assert null_bounds([Bound("task_loss", at_most=0.1), *CRITERION], 0.05) == [Bound("task_loss", at_most=0.1)]
+    assert null_bounds(CRITERION, 0.25) == [Bound("task_loss", at_most=0.25)]
 
 
 def spoiled() -> Case:
