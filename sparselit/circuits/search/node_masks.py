@@ -72,7 +72,7 @@ class NodeMasks(LearnedMasks):
             self._ends[filled[edges], edges] = number
             filled[edges] += 1
         importance = integrated_gradients(problem)
-        order = torch.stack([importance[edges].max() for edges in units.values()]).argsort(stable=True)
+        order = torch.tensor([float(importance[edges].max()) for edges in units.values()]).argsort(stable=True)
         margins = torch.empty(always)
         margins[order] = torch.arange(1, always + 1) / always
         return torch.cat([margins, torch.full((1,), torch.inf)])
