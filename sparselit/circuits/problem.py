@@ -57,6 +57,7 @@ class Problem:
         ablation: what a removed edge contributes: a kind's name, its arguments, or an :class:`Ablation`.
         granularity: what is removed and certified: single weights, or all edges of a channel, head, layer or token.
         splits: the behaviour's splits, where the ablation takes its means over another one than ``discovery``.
+        reference: answer logits (example, vocabulary) that a divergence compares with; default the full model's.
 
     Attributes:
         edges: every non-zero weight of the model, and every bias where the ablation can remove it.
@@ -74,6 +75,7 @@ class Problem:
         ablation: str | Mapping[str, Any] | Ablation = "zero",
         granularity: Granularity = "weight",
         splits: Mapping[str, Examples] | None = None,
+        reference: Tensor | None = None,
     ) -> None:
         if not criterion:
             raise SparselitError("the criterion is empty; give at least one {metric, at_most | at_least}")
@@ -89,7 +91,9 @@ class Problem:
         self._tried: Compacted | None = None  # of the set that was asked about last
         self._streams: Streams | None = None  # of the set that was announced last
         self._contexts: dict[int, Context] = {}  # by first example of a portion
-        self.reference = self.naive_logits(self.all_edges(), discovery) if is_relative(self.criterion) else None
+        if reference is None and is_relative(self.criterion):
+            reference = self.naive_logits(self.all_edges(), discovery)
+        self.reference = reference
 
     def all_edges(self) -> Tensor:
         """The set of all edges, boolean (edge,)."""
@@ -103,6 +107,14 @@ class Problem:
         """The same problem with another granularity; what is spent on it counts here."""
         other = copy(self)
         other.granularity = granularity
+        return other
+
+    def on(self, examples: Examples, criterion: Criterion) -> Problem:
+        """The same edges and ablation, its means included, asked about other examples and bounds."""
+        other = copy(self)
+        other.discovery, other.criterion, other.cost = examples, tuple(criterion), Cost()
+        other._compacted, other._streams, other._contexts = None, None, {}
+        other.reference = self.naive_logits(self.all_edges(), examples) if is_relative(criterion) else None
         return other
 
     def useful(self, kept: Tensor) -> Tensor:
@@ -133,7 +145,7 @@ class Problem:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
         small = self._smallest(kept)
         if small is None:
-            return self.naive_logits(kept, examples)
+            return answer_logits(self.model, self.edges, self.replacement, kept, examples, within=kept)
         chosen = kept[small.origin]
         return answer_logits(small.model, small.edges, small.replacement, chosen, examples, self.model)
 
