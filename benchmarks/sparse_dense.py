@@ -1,10 +1,11 @@
-"""Circuit sizes of a sparse and a dense model of one shape and task, and their ratio, under several protocols.
+"""Circuit sizes of sparse and dense models of one shape and task, and their ratio, under several protocols.
 
-    python -m benchmarks.sparse_dense              trains and searches what is missing, then prints the table
-    python -m benchmarks.sparse_dense --table      only prints the table, from the results that there are
+    python -m benchmarks.sparse_dense              trains and searches what is missing, then prints the tables
+    python -m benchmarks.sparse_dense --table      only prints the tables, from the results that there are
+    python -m benchmarks.sparse_dense --minutes 3  as the first, but begins no search after three minutes
 
-A size belongs to its protocol: search x ablation x bounds. Beside each stands what the same search needs for nulls: the
-swapped answers in the same model, and the task in an untrained model of the same shape and density. Results are kept in
+A size belongs to its protocol: search x ablation x bounds. Beside each stands what the same search needs for nulls:
+other answers in the same model, and the task in an untrained model of the same shape and density. Results are kept in
 results/sparse_dense.jsonl, one line for each search, so that an interrupted command goes on where it was.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, NamedTuple
@@ -25,19 +26,45 @@ from benchmarks.suite import append, read
 from sparselit.circuits import Bound
 from sparselit.circuits import search as searches
 from sparselit.circuits.criterion import Criterion, measure
-from sparselit.circuits.null_searches import subject_of, working_set
+from sparselit.circuits.null_searches import null_problem, working_set
 from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.base import Found
 from sparselit.circuits.units import Granularity
 from sparselit.examples import Examples
+from sparselit.task import Task
 from sparselit.transformer import Transformer
+from tasks.majority_token import MajorityToken
+from tasks.minimum import Minimum
 from tasks.quotes import Quotes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-#: The two models by the configuration that trains them.
-MODELS = {"sparse": "quotes_synthetic", "dense": "quotes_dense"}
-SEEDS, SECONDS = 3, 60.0  # the longest that one search may take
-NULLS = ("swapped_target", "untrained_model")
+FILE = RESULTS / "sparse_dense.jsonl"
+SEEDS, SECONDS = 3, 100.0  # of CPU time, the longest that one search may take
+MODELS = ("sparse", "dense")
+
+
+class Pair(NamedTuple):
+    """A task with a sparse and a dense model of one shape.
+
+    Attributes:
+        task: makes the data.
+        dense: what makes ``sparselit fit`` train the dense partner; the sparse one's configuration has the key's name.
+    """
+
+    task: Callable[[], Task]
+    dense: Sequence[str]
+
+
+TASKS = {
+    "quotes_synthetic": Pair(
+        lambda: Quotes(source="synthetic", length=24, batch_size=128, discovery=512), ["--config", "quotes_dense"]
+    ),
+    "majority_token": Pair(
+        lambda: MajorityToken(batch_size=128, discovery=512), ["--config", "majority_token", "--sparsity", "null"]
+    ),
+    "minimum": Pair(lambda: Minimum(batch_size=128, discovery=512), ["--config", "minimum", "--sparsity", "null"]),
+}
 
 
 class Protocol(NamedTuple):
@@ -48,127 +75,204 @@ class Protocol(NamedTuple):
         ablation: kind.
         bounds: the criterion.
         granularity: what is removed as one.
+        certified: whether the search ends in a certificate; without it its own answer counts, as in the paper.
     """
 
     search: str
     ablation: str
     bounds: Criterion
     granularity: Granularity = "weight"
+    certified: bool = True
 
     def __str__(self) -> str:
-        return " · ".join([self.search, self.ablation, self.granularity, ", ".join(map(str, self.bounds))])
+        kind = self.granularity if self.certified else f"{self.granularity}, not certified"
+        return " · ".join([self.search, self.ablation, kind, ", ".join(map(str, self.bounds))])
 
 
 LOSS, FAITHFUL = Bound("task_loss", at_most=0.15), Bound("kl", at_most=0.02)
-PROTOCOLS = [
+ROBUST = Protocol("SoftMasks", "mean", [LOSS, FAITHFUL])
+#: Of every task; then of the first one only.
+COMMON = [
     Protocol("SoftMasks", "zero", [LOSS]),
     Protocol("SoftMasks", "mean", [LOSS]),
-    Protocol("NodeMasks", "mean", [Bound("calibrated_loss", at_most=0.15)], "channel"),  # the paper's
-    Protocol("SoftMasks", "mean", [LOSS, FAITHFUL]),
-    Protocol("GroupTesting", "zero", [LOSS]),
-    Protocol("GroupTesting", "mean", [LOSS]),
-    Protocol("GroupTesting", "mean", [LOSS, FAITHFUL]),
+    Protocol("NodeMasks", "mean", [Bound("calibrated_loss", at_most=0.15)], "channel", certified=False),  # the paper's
+    ROBUST,
 ]
+MORE = [Protocol(search, "mean", [LOSS, FAITHFUL]) for search in ("Auto", "GroupTesting")]
+#: What is searched beside, the third one under the robust protocol only.
+NULLS = ("swapped_target", "untrained_model", "nonsense_target")
+
+
+class Job(NamedTuple):
+    """One search."""
+
+    task: str
+    model: str
+    seed: int
+    protocol: Protocol
+    null: str | None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What identifies its line in the results."""
+        return {**self._asdict(), "protocol": str(self.protocol)}
+
+
+def jobs(seeds: int) -> Iterator[Job]:
+    """All searches, those of the robust protocol and of the first task first."""
+    first, *others = TASKS
+    for protocol in (ROBUST, *MORE, *(each for each in COMMON if each != ROBUST)):
+        yield from (Job(first, model, seed, protocol, None) for seed in range(seeds) for model in MODELS)
+        if protocol in COMMON and protocol.certified:
+            for null in NULLS[: 3 if protocol == ROBUST else 2]:
+                yield from (Job(first, model, 0, protocol, null) for model in MODELS)
+    for seed in range(seeds):
+        for task in others:
+            for protocol in COMMON[::-1]:
+                yield from (Job(task, model, seed, protocol, None) for model in MODELS)
+    for seed in range(1, seeds):
+        for null in NULLS:
+            yield from (Job(first, model, seed, ROBUST, null) for model in MODELS)
+    for task in others:
+        yield from (Job(task, model, 0, ROBUST, null) for null in NULLS for model in MODELS)
 
 
 def main() -> None:
     """Train, search, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--table", action="store_true", help="only print the tables")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--minutes", type=float, default=1e9, help="after which no search begins")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    file = RESULTS / "sparse_dense.jsonl"
-    if not options.table:
-        examples = {split: _task().split(split) for split in ("discovery", "report")}
-        nulls = [(protocol, 0, null) for protocol in PROTOCOLS if protocol.bounds == [LOSS] for null in NULLS]
-        real = [(protocol, seed, None) for protocol in PROTOCOLS for seed in range(options.seeds)]
-        for protocol, seed, null in sorted([*real, *nulls], key=lambda each: each[0].search == "GroupTesting"):
-            for kind in MODELS:
-                key = {"model": kind, "seed": seed, "protocol": str(protocol), "null": null}
-                if not any(key.items() <= row.items() for row in read(file)):
-                    row = key | measured(trained(kind, seed), protocol, null, examples)
-                    append(file, row)
-                    sys.stderr.write(f"{row}\n")
-    sys.stdout.write(table(read(file)))
+    done, end = read(FILE), time.monotonic() + 60 * options.minutes
+    missing = [job for job in jobs(options.seeds) if not any(job.key.items() <= row.items() for row in done)]
+    while missing and not options.table and time.monotonic() < end:
+        job = missing.pop(0)
+        row = job.key | measured(job)
+        append(FILE, row)
+        sys.stderr.write(f"{row}\n")
+    sys.stdout.write(tables(read(FILE)))
+    sys.stdout.write(f"\nsearches that are missing: {len(missing)}\n")
 
 
-def _task() -> Quotes:
-    task = Quotes(source="synthetic", length=24, batch_size=128, discovery=512)
-    task.prepare_data()
-    task.setup("fit")
-    return task
-
-
-def trained(kind: str, seed: int) -> Transformer:
-    """The model of one configuration and seed; it is trained where no checkpoint is there."""
-    folder = RESULTS / "sparse_dense" / f"{kind}{seed}"
+def trained(task: str, kind: str, seed: int) -> Transformer:
+    """The model of one task, kind and seed; it is trained where no checkpoint is there."""
+    folder = RESULTS / "sparse_dense" / task / f"{kind}{seed}"
     if not list(folder.rglob("*.ckpt")):
-        command = [sys.executable, "-m", "sparselit.cli", "fit", "--config", MODELS[kind], "--circuits", "null"]
-        command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(folder)]
-        subprocess.run(command, check=True, cwd=ROOT)
-    return Transformer.from_checkpoint(max(folder.rglob("*.ckpt")))
+        command = [sys.executable, "-c", "from sparselit.cli import main; main()", "fit"]
+        command += TASKS[task].dense if kind == "dense" else ["--config", task]
+        command += ["--circuits", "null", "--seed_everything", str(seed), "--trainer.default_root_dir", str(folder)]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    newest = max(folder.rglob("*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
+    return Transformer.from_checkpoint(newest)
 
 
-def measured(
-    model: Transformer, protocol: Protocol, null: str | None, examples: Mapping[str, Examples]
-) -> dict[str, Any]:
+def examples_of(task: str) -> dict[str, Examples]:
+    """Its splits, of which at most 512 prompts are searched on."""
+    data = TASKS[task].task()
+    data.prepare_data()
+    data.setup("fit")
+    return {split: data.split(split) for split in ("discovery", "report")}
+
+
+def measured(job: Job) -> dict[str, Any]:
     """Edges that one search needs, and how the result does on the report split; None where it finds nothing."""
-    discovery, report = examples["discovery"], examples["report"]
-    if null is not None:
-        model, discovery = subject_of(null, model, discovery)
-        _, report = subject_of(null, model, report)
-    problem = Problem(model, discovery, protocol.bounds, protocol.ablation, protocol.granularity)
-    deadline = time.monotonic() + SECONDS
+    model, protocol = trained(job.task, job.model, job.seed), job.protocol
+    splits = examples_of(job.task)
     began = time.process_time()
-    start, values = working_set(problem, deadline)
-    row: dict[str, Any] = {"of": len(problem.edges), "edges": None, "loss": values[protocol.bounds[0].metric]}
+    settings = (protocol.bounds, protocol.ablation, protocol.granularity)
+    if job.null is None:
+        problem = Problem(model, splits["discovery"], *settings)
+    else:
+        problem = null_problem(job.null, model, splits["discovery"], *settings)
+    start, values = working_set(problem)
+    reached = {bound.metric: values[bound.metric] for bound in protocol.bounds}
+    row: dict[str, Any] = {"of": len(problem.edges), "edges": None}
     if start is not None:
-        found = getattr(searches, protocol.search)().run(problem, start, deadline=deadline)
-        weights = int((found.kept & ~problem.edges.is_bias).sum())
-        shown = measure(problem.logits(found.kept, report), report, problem.logits(problem.all_edges(), report))
-        row |= {"edges": weights, "complete": found.complete, "loss": shown["task_loss"], "kl": shown["kl"]}
-        row |= {"accuracy": shown["accuracy"], "n": len(report.answer), "evaluations": problem.cost.evaluations}
-    return row | {"cpu_seconds": round(time.process_time() - began, 1)}
+        found = _searched(problem, start, protocol)
+        reached = problem.values(found.kept)
+        row |= {"edges": int((found.kept & ~problem.edges.is_bias).sum()), "complete": found.complete}
+        row |= {"start": int(start.sum()), "evaluations": problem.cost.evaluations}
+        if job.null is None:
+            report = splits["report"]
+            shown = measure(problem.logits(found.kept, report), report, problem.logits(problem.all_edges(), report))
+            row |= {
+                "report": {name: round(shown[name], 4) for name in ("task_loss", "calibrated_loss", "kl", "accuracy")}
+            }
+            row |= {"n": len(report.answer)}
+    seconds = round(time.process_time() - began, 1)
+    return row | {"reached": {name: round(value, 4) for name, value in reached.items()}, "cpu_seconds": seconds}
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line for each protocol: sizes by seed, and the geometric mean of the ratio dense / sparse."""
+def _searched(problem: Problem, start: torch.Tensor, protocol: Protocol) -> Found:
+    search: searches.Search = getattr(searches, protocol.search)()
+    end = time.process_time() + SECONDS
+
+    def ended(stage: str, edges: int) -> None:
+        if time.process_time() > end:
+            raise KeyboardInterrupt  # the search then gives what it has
+
+    if protocol.certified:
+        return search.run(problem, start, ended)
+    found = Found(start.clone())
+    search.shrink(problem, found, lambda stage, edges: None)
+    found.complete = True  # as far as this protocol goes
+    return found
+
+
+def tables(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Sizes by seed with their ratio, by task; what the nulls need; the ratios' geometric mean over tasks."""
     rows = list(rows)
-    lines = [
-        "| protocol | sparse | dense | ratio | swapped: sparse, dense | untrained: sparse, dense |",
-        "|" + "---|" * 6,
-    ]
-    for protocol in map(str, PROTOCOLS):
-        here = [row for row in rows if row["protocol"] == protocol]
-        sizes = {
-            kind: {row["seed"]: row for row in here if row["model"] == kind and row["null"] is None} for kind in MODELS
-        }
-        both = [
-            sizes["dense"][seed]["edges"] / row["edges"]
-            for seed, row in sizes["sparse"].items()
-            if row["edges"] and seed in sizes["dense"] and sizes["dense"][seed]["edges"]
-        ]
-        bounded = "" if all(row["complete"] for row in sizes["dense"].values() if row["edges"]) else "≤ "
-        ratio = f"{bounded}{geometric_mean(both):.1f}" if both else "–"
-        nulls = [
-            "; ".join(_list([r for r in here if r["model"] == kind and r["null"] == null]) or "–" for kind in MODELS)
-            for null in NULLS
-        ]
-        lines.append(
-            f"| {protocol} | {_list(sizes['sparse'].values())} | {_list(sizes['dense'].values())} | {ratio} | "
-            + " | ".join(nulls)
-            + " |"
-        )
+    protocols = list(map(str, [*COMMON, *MORE]))
+    lines = ["| task | protocol | sparse | dense | ratio |", "|" + "---|" * 5]
+    for task in TASKS:
+        for protocol in protocols:
+            sizes = [_of(rows, task, protocol, model) for model in MODELS]
+            if any(sizes):
+                lines.append(f"| {task} | {protocol} | {_list(sizes[0])} | {_list(sizes[1])} | {_ratio(*sizes)[1]} |")
+    lines += ["", "| task | protocol | null | sparse | dense |", "|" + "---|" * 5]
+    for task in TASKS:
+        for protocol in protocols:
+            for null in NULLS:
+                sizes = [_of(rows, task, protocol, model, null) for model in MODELS]
+                if any(sizes):
+                    lines.append(f"| {task} | {protocol} | {null} | {_list(sizes[0])} | {_list(sizes[1])} |")
+    lines += ["", f"| protocol | {' | '.join(TASKS)} | geometric mean |", "|" + "---|" * (len(TASKS) + 2)]
+    for protocol in map(str, COMMON):
+        ratios = [_ratio(*(_of(rows, task, protocol, model) for model in MODELS)) for task in TASKS]
+        known = [value for value, _ in ratios if value]
+        mean = f"{geometric_mean(known):.1f}" if len(known) == len(TASKS) else "–"
+        bounded = "≤ " if any(text.startswith("≤") for _, text in ratios) and mean != "–" else ""
+        lines.append(f"| {protocol} | {' | '.join(text for _, text in ratios)} | {bounded}{mean} |")
     return "\n".join(lines) + "\n"
 
 
-def _list(rows: Iterable[Mapping[str, Any]]) -> str:
+def _of(
+    rows: Iterable[Mapping[str, Any]], task: str, protocol: str, model: str, null: str | None = None
+) -> dict[int, Mapping[str, Any]]:
+    """The results of one cell, by seed."""
+    wanted = {"task": task, "protocol": protocol, "model": model, "null": null}
+    return {row["seed"]: row for row in rows if wanted.items() <= row.items()}
+
+
+def _ratio(sparse: Mapping[int, Mapping[str, Any]], dense: Mapping[int, Mapping[str, Any]]) -> tuple[float | None, str]:
+    """Geometric mean of dense / sparse over the seeds, and as text; ≤ where a dense search ran out of time."""
+    seeds = [seed for seed in sparse if seed in dense and sparse[seed]["edges"] and dense[seed]["edges"]]
+    if not seeds:
+        return None, "–"
+    ratio = geometric_mean(dense[seed]["edges"] / sparse[seed]["edges"] for seed in seeds)
+    return ratio, f"{'' if all(dense[seed]['complete'] for seed in seeds) else '≤ '}{ratio:.1f}"
+
+
+def _list(rows: Mapping[int, Mapping[str, Any]]) -> str:
     """Sizes by seed; ≤ where the search ran out of time, so that edges may still go."""
-    return ", ".join(
-        "none" if row["edges"] is None else ("" if row["complete"] else "≤ ") + str(row["edges"]) for row in rows
-    )
+    shown = [
+        "none" if row["edges"] is None else ("" if row["complete"] else "≤ ") + f"{row['edges']:,}"
+        for _, row in sorted(rows.items())
+    ]
+    return ", ".join(shown) or "–"
 
 
 if __name__ == "__main__":

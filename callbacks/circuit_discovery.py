@@ -6,6 +6,7 @@ from typing import Literal
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
 from sparselit.circuits.ablation import as_ablation
+from sparselit.circuits.criterion import ROBUST
 from sparselit.circuits.discover import Depth
 from sparselit.circuits.search import Auto, Report, Search
 from sparselit.circuits.units import Granularity
@@ -19,9 +20,11 @@ class CircuitDiscovery(Discovery):
 
     Args:
         criterion: bounds that must all hold, as in ``[{metric: task_loss, at_most: 0.15}]``, nats and shares; null for
-            a ``task_loss`` of at most 0.15 and an ``accuracy`` of at least 0.99.
-        ablation: what a removed edge contributes: nothing (``zero``), its mean over the task (``mean``), what it is on
-            the prompt's counterpart (``resample``), or a mapping of kind, distribution, per and norm.
+            a ``task_loss`` of at most 0.15 and a divergence from the full model, ``kl``, of at most 0.02, under which
+            sizes can be compared (docs/what_size_means.md).
+        ablation: what a removed edge contributes: its mean over the task (``mean``), nothing (``zero``: smaller
+            circuits, that say less), what it is on the prompt's counterpart (``resample``), or a mapping of kind,
+            distribution, per and norm.
         search: how candidates are chosen; default :class:`Auto`, coarse to fine.
         margin: how far the search tightens the bounds towards perfection, in [0, 1), because a minimal circuit sits on
             its bound and must still hold on the selection split.
@@ -40,7 +43,7 @@ class CircuitDiscovery(Discovery):
     def __init__(
         self,
         criterion: list[Bound] | None = None,
-        ablation: Literal["zero", "mean", "resample"] | Ablation = "zero",
+        ablation: Literal["zero", "mean", "resample"] | Ablation = "mean",
         search: Search | None = None,
         margin: float = 0.1,
         max_seconds: float | None = None,
@@ -56,7 +59,7 @@ class CircuitDiscovery(Discovery):
         if max_seconds is not None and max_seconds <= 0:
             raise SparselitError(f"circuits.max_seconds must be positive or null, got {max_seconds}")
         if criterion is None:
-            criterion = [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)]
+            criterion = list(ROBUST)
         if not criterion:
             raise SparselitError("circuits.criterion is empty; give at least one {metric, at_most | at_least}")
         self.criterion = criterion

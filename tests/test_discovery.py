@@ -82,7 +82,7 @@ class Scripted(Discovery):
 
 def real(**settings: Any) -> CircuitDiscovery:
     criterion = settings.pop("criterion", [Bound("task_loss", at_most=0.9)])
-    return CircuitDiscovery(criterion=criterion, **settings)
+    return CircuitDiscovery(criterion=criterion, **{"ablation": "zero", **settings})
 
 
 class Recorder(Callback):

@@ -28,7 +28,7 @@ def help_of(command: str) -> str:
 def test_its_commands_and_options_exist() -> None:
     commands = set(re.findall(r"sparselit ([a-z]+)\b", PAGE)) - {"fit"}
     assert commands <= {**EXPERIMENT, **PLAIN}.keys()
-    used = {"hypotheses", "stability", "story", "intervene", "diff", "history"}
+    used = {"hypotheses", "stability", "story", "intervene", "diff", "history", "union"}
     assert used <= commands
     known = " ".join(help_of(command) for command in used)
     options = set(re.findall(r"(?<![\w.])--([a-z]+)\b(?!\.)", PAGE)) - {"config", "seed", "help"}
@@ -47,7 +47,10 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     model = randomised(seed=4, density=0.5)
     behaviour = some_behaviour(model)
     write_circuit(
-        tmp_path / "step=2000.json", discover(model, behaviour, [Bound("accuracy", at_least=0.7)]), model, behaviour
+        tmp_path / "step=2000.json",
+        discover(model, behaviour, [Bound("accuracy", at_least=0.7)], ablation="zero"),
+        model,
+        behaviour,
     )
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -13,7 +13,7 @@ from torch import Tensor
 from sparselit.circuits.ablation import Ablation
 from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit, Edge, free_parameters, model_hash, nodes_of
-from sparselit.circuits.criterion import Bound, Criterion, holds, is_relative, measure
+from sparselit.circuits.criterion import ROBUST, Bound, Criterion, holds, is_relative, measure
 from sparselit.circuits.evidence import collect
 from sparselit.circuits.null_searches import searched_nulls
 from sparselit.circuits.problem import Problem
@@ -38,8 +38,8 @@ class NoCircuitError(SparselitError):
 def discover(
     model: Transformer,
     behaviour: Behaviour,
-    criterion: Criterion,
-    ablation: str | Mapping[str, Any] | Ablation = "zero",
+    criterion: Criterion = ROBUST,
+    ablation: str | Mapping[str, Any] | Ablation = "mean",
     search: Search | None = None,
     margin: float = 0.1,
     progress: Report | None = None,
@@ -57,7 +57,7 @@ def discover(
     Args:
         model: the full model; it is not changed.
         behaviour: the splits.
-        criterion: the stated bounds.
+        criterion: the stated bounds; default :data:`ROBUST`.
         ablation: what a removed edge contributes: a kind's name, its arguments, or an :class:`Ablation`.
         search: how to search; default :class:`Auto`.
         margin: how far the search's bounds are moved towards perfection, in [0, 1).
@@ -155,7 +155,11 @@ def _document(
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
     indices = kept.nonzero()[:, 0].tolist()
     nodes, is_bias = nodes_of(edges, kept), edges.is_bias.tolist()
-    proof = collect(model, edges, kept, behaviour, criterion, problem.logits, problem.replacement, searched)
+    report = problem.on(behaviour.splits["report"], criterion)
+    report.focus(kept)
+    proof = collect(
+        model, edges, kept, behaviour, criterion, problem.logits, problem.replacement, searched, report.works
+    )
     held_out: dict[str, Any] = proof["held_out"]
     return Circuit(
         model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},

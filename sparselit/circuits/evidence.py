@@ -6,7 +6,7 @@ naive one. Numbers carry their split and n; shares carry a 95 % interval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ def collect(
     logits_of: LogitsOf,
     replacement: Replacement,
     searched: Mapping[str, Any] | None = None,
+    works: Callable[[Tensor], bool] | None = None,
 ) -> dict[str, Any]:
     """All evidence for the circuit ``kept`` under the stated criterion.
 
@@ -46,6 +47,7 @@ def collect(
         logits_of: how logits are computed.
         replacement: what a removed edge contributes.
         searched: the nulls that need a search, where there are some.
+        works: whether the criterion holds on the report split with only these edges; default by ``logits_of``.
     """
     report = behaviour.splits["report"]
     everything = torch.ones_like(kept)
@@ -62,13 +64,21 @@ def collect(
     def scored(examples: Examples) -> dict[str, Any]:
         return score(logits_of(kept, examples), examples, logits_of(everything, examples))
 
+    def sufficient(trial: Tensor) -> bool:
+        return meets(trial, report, of_model, criterion, logits_of)
+
     subject = Subject(model, edges, replacement, kept, report.select(slice(0, EXAMPLES)))
     evidence = {
         "full_model": score(of_model, report, of_model),
         "sufficiency": {split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
         "held_out": {"split": "report", **score(of_circuit, report, of_model), "strata": strata},
         "out_of_distribution": None if shifted is None else scored(shifted),
-        "necessity": necessity(edges, kept, report, of_model, criterion, logits_of),
+        "necessity": necessity(
+            edges,
+            kept,
+            len(report.answer),
+            works or (lambda trial: meets(trial, report, of_model, criterion, logits_of)),
+        ),
         "complement": {"split": "report", **score(logits_of(~kept, report), report, of_model)},
         "faithfulness": faithfulness(subject, criterion),
         "nulls": {
@@ -84,14 +94,12 @@ def collect(
 _USED = ("discovery", "selection")
 
 
-def necessity(
-    edges: Edges, kept: Tensor, examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf
-) -> dict[str, Any]:
-    """In how many cases the removal of one edge still breaks the stated criterion on the report split."""
+def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool]) -> dict[str, Any]:
+    """In how many cases the removal of one edge still breaks the stated criterion on the report split of ``n``."""
     needed = 0
     weights = (kept & ~edges.is_bias).nonzero()[:, 0].tolist()
     for index in weights:
         trial = kept.clone()
         trial[index] = False
-        needed += not meets(trial, examples, reference, criterion, logits_of)
-    return {"split": "report", "still_necessary": needed, "edges": len(weights), "n": len(examples.answer)}
+        needed += not works(trial)
+    return {"split": "report", "still_necessary": needed, "edges": len(weights), "n": n}

@@ -12,6 +12,7 @@ each edge has to be shown to matter, with Holm's correction for all edges togeth
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,8 @@ def equivalence(circuit: Tensor, full: Tensor, metric: str, margin: float, alpha
 
     Two one-sided tests (Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach")
     of the paired differences: both "the mean difference is at least ``margin``" and "at most ``-margin``" must be
-    rejected, so that the larger p-value decides. ``different`` is the test of the opposite, that the mean lies within
+    rejected, so that the larger p-value decides. A rare example is taken to differ by ``margin`` at least
+    (:func:`p_mean_below`). ``different`` is the test of the opposite, that the mean lies within
     the margin; of an exact copy it is 1.
 
     Args:
@@ -56,7 +58,7 @@ def equivalence(circuit: Tensor, full: Tensor, metric: str, margin: float, alpha
     _check(alpha, metric)
     if not margin > 0 or (metric == "accuracy" and margin >= 1):
         raise SparselitError(f"the margin must be positive (of an accuracy below 1), got {margin}")
-    below = _below(metric)
+    below = _below(metric, margin)
     differences = circuit.double() - full.double()
     inside = max(below(differences, margin), below(-differences, margin))
     outside = min(1.0, 2 * min(below(-differences, -margin), below(differences, -margin)))
@@ -215,8 +217,8 @@ def hypotheses(
     return {"alpha": alpha, "equivalence": first, "sufficiency": second, "minimality": third}
 
 
-def _below(metric: str) -> Callable[[Tensor, float], float]:
-    return p_share_below if metric == "accuracy" else p_mean_below
+def _below(metric: str, effect: float = 0.0) -> Callable[[Tensor, float], float]:
+    return p_share_below if metric == "accuracy" else partial(p_mean_below, effect=effect)
 
 
 def _check(alpha: float, metric: str = "task_loss") -> None:

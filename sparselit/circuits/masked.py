@@ -114,9 +114,9 @@ def _read_channels(model: Transformer, within: Mapping[str, Tensor]) -> dict[str
     read = {}
     for i in range(len(model.layers)):
         attention, mlp = f"layers.{i}.attn.o.weight", f"layers.{i}.mlp.down.weight"
-        if not bool(within[attention].any()):
+        if attention in within and not bool(within[attention].any()):
             read[attention] = torch.arange(model.n_heads, device=within[attention].device)
-        neurons = within[mlp].any(0)
+        neurons = within[mlp].any(0) if mlp in within else torch.ones(1)
         if not bool(neurons.all()) and (model.sites[f"layers.{i}.mlp.act"].keep is None or not bool(neurons.any())):
             read[mlp] = neurons.nonzero()[:, 0]
     return read
@@ -137,6 +137,7 @@ def answer_logits(
     kept: Tensor,
     examples: Examples,
     full: Transformer | None = None,
+    within: Tensor | None = None,
 ) -> Tensor:
     """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges, by the plain masked forward pass.
 
@@ -147,15 +148,17 @@ def answer_logits(
         kept: boolean (edge,).
         examples: the prompts.
         full: the full model where ``model`` is a compacted one; it has the frozen norms and the counterparts.
+        within: edges that may be open, boolean (edge,); what nothing in there reads is not computed.
     """
     device = next(model.parameters()).device
     masks = {name: mask.to(device) for name, mask in edges.masks(kept).items()}
+    read = None if within is None else {name: mask.to(device) for name, mask in edges.masks(within).items()}
     parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
     logits = []
     for part in parts:
         at = part.length - 1
         known = context(full or model, replacement, part.tokens, part.corrupted, at)
-        logits.append(masked_logits(model, masks, replacement, part.tokens, at, part.corrupted, known))
+        logits.append(masked_logits(model, masks, replacement, part.tokens, at, part.corrupted, known, within=read))
     return torch.cat(logits)
 
 

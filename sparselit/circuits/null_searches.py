@@ -1,8 +1,11 @@
 """Nulls that need a search: how many edges the same search needs where there is nothing to find.
 
 The size of a circuit says something only beside the size that the same search, ablation and loss give for a target that
-the model was never trained for, and for a model that was never trained (Drori 2026). Each null's edges are written
-down, so that ``verify`` can show that the claimed size reaches the claimed loss without repeating a search.
+the model was never trained for, and for a model that was never trained (Drori 2026). A bound on the divergence from the
+full model is a bound of the nulls too: what they must agree with is the full model *relabelled*, the same distribution
+with the logits of the task's and of the null's answer exchanged, so that it can be met in principle and is as tight.
+Each null's edges are written down, so that ``verify`` can show that the claimed size meets the bounds without repeating
+a search.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.ablation import Ablation, prepare
-from sparselit.circuits.criterion import METRICS, Bound, Criterion, holds, measure
+from sparselit.circuits.criterion import RELATIVE, Bound, Criterion, holds, is_relative, margin, measure
 from sparselit.circuits.masked import answer_logits
 from sparselit.circuits.nulls import untrained_model
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.scores import DIGITS, rounded
 from sparselit.circuits.search import Found, Report, Search
+from sparselit.circuits.search.learned import furthest
 from sparselit.circuits.search.node_masks import heaviside
+from sparselit.circuits.units import Granularity
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
@@ -34,8 +39,8 @@ SECONDS = 300.0
 DESCENTS = ((0.1, 100), (0.3, 300))
 #: Steps between two tries.
 TRY_EVERY = 20
-#: Metrics that a null's criterion keeps: the loss, against its own target.
-LOSSES = ("task_loss", "answer_loss")
+#: Metrics that a null's criterion keeps: the loss of its own target, and the divergence from the model relabelled.
+KEPT = ("task_loss", "answer_loss", *RELATIVE)
 
 
 def constant_target(examples: Examples) -> Examples:
@@ -87,14 +92,59 @@ def subject_of(name: str, model: Transformer, examples: Examples) -> tuple[Trans
     return model, other
 
 
-def loss_bounds(criterion: Criterion, reached: float) -> list[Bound]:
-    """The loss of a criterion alone; where it bounds none, the loss that the circuit reaches.
+@torch.no_grad()
+def relabelled(model: Transformer, examples: Examples, other: Examples) -> Tensor:
+    """What a faithful circuit for a null would give: the model's answer logits with two of them exchanged.
+
+    Those of the task's answer and of the null's, prompt by prompt (example, vocabulary); where both are one, as in an
+    untrained model, they stay.
+
+    Args:
+        model: the trained model.
+        examples: the task.
+        other: the null's examples, of the same prompts.
+    """
+    logits = model(examples.tokens, examples.length - 1)
+    pair = torch.stack([examples.answer, other.answer], dim=1)
+    return logits.scatter(1, pair, logits.gather(1, pair.flip(1)))
+
+
+def null_problem(
+    name: str,
+    model: Transformer,
+    examples: Examples,
+    bounds: Criterion,
+    ablation: str | Mapping[str, Any] | Ablation = "zero",
+    granularity: Granularity = "weight",
+    splits: Mapping[str, Examples] | None = None,
+) -> Problem:
+    """The problem of a null; a bound on a divergence compares with :func:`relabelled`.
+
+    Args:
+        name: one of :data:`NAMES`.
+        model: the trained model.
+        examples: the task's discovery split.
+        bounds: what the null has to meet, losses and divergences.
+        ablation: as that of the circuit.
+        granularity: as that of the circuit.
+        splits: the behaviour's splits, for the ablation's means.
+
+    Raises:
+        SparselitError: as :func:`subject_of`.
+    """
+    subject, other = subject_of(name, model, examples)
+    reference = relabelled(model, examples, other) if is_relative(bounds) else None
+    return Problem(subject, other, bounds, ablation, granularity, splits, reference)
+
+
+def null_bounds(criterion: Criterion, reached: float) -> list[Bound]:
+    """The losses and divergences of a criterion; where it bounds none, the loss that the circuit reaches.
 
     Args:
         criterion: the search's bounds.
         reached: the circuit's task loss on the discovery split, nats.
     """
-    kept = [bound for bound in criterion if bound.metric in LOSSES]
+    kept = [bound for bound in criterion if bound.metric in KEPT]
     return kept or [Bound("task_loss", at_most=round(reached, DIGITS))]
 
 
@@ -106,7 +156,7 @@ def searched_nulls(
     progress: Report | None = None,
     seconds: float = SECONDS,
 ) -> dict[str, Any]:
-    """How many edges the same search needs for each null until the loss of the criterion holds, on the discovery split.
+    """How many edges the same search needs for each null until loss and divergence hold, on the discovery split.
 
     Args:
         problem: the circuit's problem.
@@ -121,14 +171,15 @@ def searched_nulls(
         (parameter, row, column); ``complete``, whether no single one can go; the metrics ``bounds`` name that were
         reached; ``n``. A null that does not apply is left out.
     """
-    bounds = loss_bounds(problem.criterion, problem.values(kept)["task_loss"])
+    bounds = null_bounds(problem.criterion, problem.values(kept)["task_loss"])
     found = {}
     for name in NAMES:
         try:
-            model, examples = subject_of(name, problem.model, problem.discovery)
+            null = null_problem(
+                name, problem.model, problem.discovery, bounds, problem.ablation, problem.granularity, splits
+            )
         except SparselitError:
             continue
-        null = Problem(model, examples, bounds, problem.ablation, problem.granularity, splits)
         found[name] = _searched(null, search, progress, time.monotonic() + seconds)
     return found
 
@@ -160,10 +211,11 @@ def working_set(problem: Problem, deadline: float | None = None) -> tuple[Tensor
     """A set of edges that meets the criterion, also where all edges together do not.
 
     First all edges, then a supermask (Zhou et al. 2019): one gate for each edge, open or closed in the forward pass,
-    and trained through the derivative of a sigmoid to lower the loss alone; slowly, then fast. Its seed is fixed.
+    and trained through the derivative of a sigmoid to lower the loss alone (of several bounded metrics the one that
+    stands worst beside its bound); slowly, then fast. Its seed is fixed.
 
     Args:
-        problem: what is sought; only losses are bounded.
+        problem: what is sought; at least one loss or divergence is bounded.
         deadline: reading of the monotonic clock, seconds, at which to give up.
 
     Returns:
@@ -178,7 +230,7 @@ def working_set(problem: Problem, deadline: float | None = None) -> tuple[Tensor
             values = problem.values(opened)
             if holds(problem.criterion, values):
                 return opened, values
-            best = min(best, values, key=lambda each: each[problem.criterion[0].metric])
+            best = max(best, values, key=lambda each: margin(problem.criterion, each))
             if deadline is not None and time.monotonic() > deadline:
                 return None, best
     return None, best
@@ -186,15 +238,16 @@ def working_set(problem: Problem, deadline: float | None = None) -> tuple[Tensor
 
 def _supermask(problem: Problem, rate: float, steps: int) -> Iterator[Tensor]:
     """The open edges, boolean (edge,), every few steps of a descent on the loss."""
-    metric, examples = METRICS[problem.criterion[0].metric], problem.discovery
-    n = len(examples.answer)
+    examples, n = problem.discovery, len(problem.discovery.answer)
+    bounds = [bound for bound in problem.criterion if bound.at_most is not None]
     generator = torch.Generator().manual_seed(0)
     gates = torch.ones(len(problem.edges), requires_grad=True)
     optimizer = torch.optim.SGD([gates], lr=rate, momentum=0.9)
     for step in range(1, steps + 1):
-        some = examples.select(torch.randint(n, (min(128, n),), generator=generator).to(examples.answer.device))
+        chosen = torch.randint(n, (min(128, n),), generator=generator).to(examples.answer.device)
+        some, reference = examples.select(chosen), None if problem.reference is None else problem.reference[chosen]
         with torch.enable_grad():
-            loss = metric(problem.soft_logits(heaviside(gates), some), some, None).mean()
+            loss = furthest(bounds, problem.soft_logits(heaviside(gates), some), some, reference)
             (gradient,) = torch.autograd.grad(loss, gates)
         # All equally fast, as with Adam, both ends of a path close at once, and neither can open the other again.
         gates.grad = gradient / gradient.abs().max().clamp(min=1e-9)
@@ -219,14 +272,15 @@ def recomputed(
 
     Args:
         claimed: by null, as :func:`searched_nulls` gives them.
-        bounds: the loss that was sought.
+        bounds: what was sought.
         model: the full model.
         splits: the behaviour's splits.
         ablation: what a removed edge contributes.
     """
     found: dict[str, Any] = {}
     for name, row in claimed.items():
-        other, examples = subject_of(name, model, splits["discovery"])
+        task = splits["discovery"]
+        other, examples = subject_of(name, model, task)
         edges = Edges.of(other, ablation.removes_biases)
         shown = {"bounds": _plain(bounds), "n": len(examples.answer), "split": "discovery"}
         if row["edges"] is not None:
@@ -235,7 +289,8 @@ def recomputed(
             except (KeyError, ValueError):
                 kept = torch.zeros(len(edges), dtype=torch.bool)
             replacement = prepare(other, ablation, splits)
-            values = measure(answer_logits(other, edges, replacement, kept, examples), examples)
+            reference = relabelled(model, task, examples)
+            values = measure(answer_logits(other, edges, replacement, kept, examples), examples, reference)
             reached = int((kept & ~edges.is_bias).sum()) if holds(bounds, values) else None
             shown |= {"edges": reached, **rounded({bound.metric: values[bound.metric] for bound in bounds})}
         found[name] = {**row, **shown}

@@ -15,7 +15,7 @@ from torch import Tensor
 _NORMAL = NormalDist()
 
 
-def p_mean_below(differences: Tensor, bound: float) -> float:
+def p_mean_below(differences: Tensor, bound: float, effect: float = 0.0) -> float:
     """P-value of "the mean is at least ``bound``", small where the mean is clearly below.
 
     The statistic of Student's t, with the skewness removed by the cubic transformation of Hall 1992 (J. R. Statist.
@@ -23,19 +23,25 @@ def p_mean_below(differences: Tensor, bound: float) -> float:
     S = (mean - bound)/sd and g the sample's skewness; sqrt(n) T is taken as normal. Losses are skewed to the right,
     where the plain t-test says "below" too often.
 
-    Differences that are all the same are taken as exactly known: 0 where they lie below the bound, else 1.
+    A sample says nothing of rare examples that it does not hold. If a share q of them lay d above the mean, q d would
+    bring the mean to the bound, and n examples would hold none with probability (1 - q)^n: the p-value is never below
+    that, with the d of the sample's largest difference, or ``effect`` where that is larger. It matters only where few
+    of few examples differ at all; differences that are all the same and below the bound have nothing else.
 
     Args:
         differences: (example,) independent draws, at least two.
         bound: what the mean is compared with.
+        effect: how much a rare example may differ at least, in the unit of the differences; 0 for nothing assumed.
     """
     x = differences.double() - bound
     n, mean, sd = len(x), float(x.mean()), float(x.std(correction=1))
+    reach = max(effect, float(x.max()) - mean)
+    unseen = (1 - min(1.0, -mean / reach)) ** n if mean < 0 < reach else 0.0
     if sd <= 1e-12 * max(1.0, abs(mean), abs(bound)):
-        return 0.0 if mean < 0 else 1.0
+        return unseen if mean < 0 else 1.0
     g = float(((x - x.mean()) ** 3).mean()) / sd**3
     s = mean / sd
-    return _NORMAL.cdf(math.sqrt(n) * (s + g * s**2 / 3 + g**2 * s**3 / 27 + g / (6 * n)))
+    return max(unseen, _NORMAL.cdf(math.sqrt(n) * (s + g * s**2 / 3 + g**2 * s**3 / 27 + g / (6 * n))))
 
 
 def p_share_below(differences: Tensor, bound: float) -> float:

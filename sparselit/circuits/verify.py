@@ -19,7 +19,7 @@ from sparselit.circuits.criterion import Bound, holds, margin, measure
 from sparselit.circuits.evidence import collect
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.masked import answer_logits
-from sparselit.circuits.null_searches import loss_bounds, recomputed
+from sparselit.circuits.null_searches import null_bounds, recomputed
 from sparselit.circuits.units import Granularity, units_of
 from sparselit.circuits.wiring import Edges
 from sparselit.errors import SparselitError
@@ -83,7 +83,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
             progress(tried, len(units))
     searched = circuit.evidence["nulls"].get("searched")
     if searched is not None:
-        bounds = loss_bounds(certified, measure(logits_of(kept, discovery), discovery)["task_loss"])
+        bounds = null_bounds(certified, measure(logits_of(kept, discovery), discovery)["task_loss"])
         searched = recomputed(searched, bounds, model, behaviour.splits, ablation)
     evidence = collect(model, edges, kept, behaviour, stated, logits_of, replacement, searched)
     nodes = nodes_of(edges, kept)

@@ -34,6 +34,7 @@ PLAIN = {
     "story": "say what the nodes of a circuit read, write and react to",
     "intervene": "scale, ablate or patch parts of a model: what changes?",
     "diff": "say what two circuits share and what differs",
+    "union": "say what all circuits of a model explain together",
     "history": "show which edges were born and died during a run",
 }
 

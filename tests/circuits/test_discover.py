@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import json
 import math
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from sparselit.callbacks import CircuitDiscovery
 from torch import Tensor
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, NoCircuitError, discover
 from sparselit.circuits.circuit import model_hash
-from sparselit.circuits.criterion import holds, measure
+from sparselit.circuits.criterion import ROBUST, holds, measure
 from sparselit.circuits.evidence import collect
 from sparselit.circuits.intervals import wilson
 from sparselit.circuits.nulls import matched_circuit, random_circuit, untrained_model
@@ -98,7 +100,7 @@ def test_discovery_is_repeatable_and_leaves_model_and_random_state_alone(
 ) -> None:
     before = model_hash(model.state_dict())
     states = torch.random.get_rng_state(), random.getstate()
-    texts = {json.dumps(discover(model, behaviour, CRITERION).as_json()) for _ in range(2)}
+    texts = {json.dumps(discover(model, behaviour, CRITERION, ablation="zero").as_json()) for _ in range(2)}
     assert len(texts) == 1
     assert model_hash(model.state_dict()) == before
     assert torch.equal(torch.random.get_rng_state(), states[0])
@@ -109,10 +111,10 @@ def test_discovery_is_repeatable_and_leaves_model_and_random_state_alone(
 
 def test_a_model_in_training_mode_is_still_in_it_afterwards(behaviour: Behaviour) -> None:
     model = randomised(seed=4, density=0.5, sink=True, unembed_bias=False).train()
-    discover(model, behaviour, CRITERION)
+    discover(model, behaviour, CRITERION, ablation="zero")
     assert all(module.training for module in model.modules())
     with pytest.raises(NoCircuitError):
-        discover(model, behaviour, [Bound("task_loss", at_most=0.0)])
+        discover(model, behaviour, [Bound("task_loss", at_most=0.0)], ablation="zero")
     assert all(module.training for module in model.modules())
 
 
@@ -120,7 +122,13 @@ def test_a_model_that_does_not_do_the_task_has_no_circuit() -> None:
     model, examples = randomised(), some_examples(30)
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), examples), list("abcde"))
     with pytest.raises(NoCircuitError, match=r"full model.*accuracy is 0\.\d+, the search needs accuracy ≥ 0\.9"):
-        discover(model, behaviour, [Bound("task_loss", at_most=99.0), Bound("accuracy", at_least=0.9)], margin=0.0)
+        discover(
+            model,
+            behaviour,
+            [Bound("task_loss", at_most=99.0), Bound("accuracy", at_least=0.9)],
+            margin=0.0,
+            ablation="zero",
+        )
 
 
 def test_a_model_that_fails_on_the_selection_split_is_refused_before_the_search(
@@ -131,7 +139,7 @@ def test_a_model_that_fails_on_the_selection_split_is_refused_before_the_search(
     spoiled = Behaviour({**behaviour.splits, "selection": wrong}, behaviour.vocabulary)
     told: list[str] = []
     with pytest.raises(NoCircuitError, match="full model does not meet the criterion on the selection split"):
-        discover(model, spoiled, CRITERION, progress=lambda stage, edges: told.append(stage))
+        discover(model, spoiled, CRITERION, progress=lambda stage, edges: told.append(stage), ablation="zero")
     assert not told
 
 
@@ -142,7 +150,7 @@ def test_a_circuit_that_fails_on_the_selection_split_is_sought_again_and_then_re
     monkeypatch.setattr(module, "_on_selection", lambda problem, kept, *_: {"accuracy": float(kept.all())})
     told: list[str] = []
     with pytest.raises(NoCircuitError, match="also meets the criterion on the selection split"):
-        discover(model, behaviour, CRITERION, progress=lambda stage, edges: told.append(stage))
+        discover(model, behaviour, CRITERION, progress=lambda stage, edges: told.append(stage), ablation="zero")
     changes = sum(a == "certificate" and b == "group testing" for a, b in itertools.pairwise(told))
     assert changes == 3
 
@@ -150,12 +158,12 @@ def test_a_circuit_that_fails_on_the_selection_split_is_sought_again_and_then_re
 @pytest.mark.parametrize("margin", [-0.1, 1.0, math.nan])
 def test_a_margin_out_of_range_is_refused(model: Transformer, behaviour: Behaviour, margin: float) -> None:
     with pytest.raises(SparselitError, match=r"margin must lie in \[0, 1\), got"):
-        discover(model, behaviour, CRITERION, margin=margin)
+        discover(model, behaviour, CRITERION, margin=margin, ablation="zero")
 
 
 def test_an_empty_criterion_is_refused(model: Transformer, behaviour: Behaviour) -> None:
     with pytest.raises(SparselitError, match="criterion is empty"):
-        discover(model, behaviour, [])
+        discover(model, behaviour, [], ablation="zero")
 
 
 # -- stopped before the end --------------------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
         if calls.count(stage) == 2:
             raise KeyboardInterrupt
 
-    circuit = discover(model, behaviour, CRITERION, progress=interrupt)
+    circuit = discover(model, behaviour, CRITERION, progress=interrupt, ablation="zero")
     _, kept = kept_by(circuit, model)
     problem = Problem(model, behaviour.splits["discovery"], CRITERION)
     assert not circuit.certificate["complete"]
@@ -189,12 +197,12 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
 
 
 def test_a_deadline_gives_a_documented_circuit_that_is_not_certified(model: Transformer, behaviour: Behaviour) -> None:
-    circuit = discover(model, behaviour, CRITERION, max_seconds=1e-9)
+    circuit = discover(model, behaviour, CRITERION, max_seconds=1e-9, ablation="zero")
     assert not circuit.certificate["complete"]
     _, kept = kept_by(circuit, model)
     problem = Problem(model, behaviour.splits["discovery"], CRITERION)
     assert problem.works(kept)
-    assert discover(model, behaviour, CRITERION, max_seconds=600.0).certificate["complete"]
+    assert discover(model, behaviour, CRITERION, max_seconds=600.0, ablation="zero").certificate["complete"]
 
 
 # -- the evidence ------------------------------------------------------------------------------------------------------
@@ -241,10 +249,42 @@ def test_every_number_of_the_evidence_is_what_its_name_says(model: Transformer) 
     assert evidence["necessity"] == {"split": "report", "still_necessary": needed, "edges": len(weights), "n": 40}
 
 
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_what_is_asked_about_the_report_split_is_answered_as_by_the_plain_pass(model: Transformer, ablation) -> None:
+    """Means stay those of the discovery split, and the divergence compares with the report split's logits."""
+    behaviour = some_behaviour(model)
+    report = behaviour.splits["report"]
+    problem = Problem(model, behaviour.splits["discovery"], CRITERION, ablation)
+    bounds = [Bound("kl", at_most=0.3)]
+    other = problem.on(report, bounds)
+    kept = torch.rand(len(problem.edges), generator=torch.Generator().manual_seed(0)) < 0.7
+    other.focus(kept)
+    full = problem.naive_logits(problem.all_edges(), report)
+    for index in [*range(0, len(kept), 7)]:
+        trial = kept.clone()
+        trial[index] = False
+        expected = measure(problem.naive_logits(trial, report), report, full)
+        assert other.values(trial)["kl"] == pytest.approx(expected["kl"], abs=1e-5)
+        assert other.works(trial) == (expected["kl"] <= 0.3)
+    assert problem.cost.evaluations == 0
+    assert problem.criterion == tuple(CRITERION)
+
+
+def test_the_default_is_mean_ablation_with_a_loss_and_a_divergence(model: Transformer) -> None:
+    """What docs/what_size_means.md argues for."""
+    assert [str(bound) for bound in ROBUST] == ["task_loss ≤ 0.15", "kl ≤ 0.02"]
+    arguments = inspect.signature(discover).parameters
+    assert arguments["criterion"].default == ROBUST
+    assert arguments["ablation"].default == "mean"
+    callback = CircuitDiscovery()
+    assert callback.criterion == list(ROBUST)
+    assert callback.ablation.kind == "mean"
+
+
 def test_nulls_say_what_the_criterion_says_where_there_is_nothing_to_find(
     model: Transformer, behaviour: Behaviour
 ) -> None:
-    nulls = discover(model, behaviour, CRITERION).evidence["nulls"]
+    nulls = discover(model, behaviour, CRITERION, ablation="zero").evidence["nulls"]
     assert nulls["shuffled_answers"]["n"] == nulls["untrained_model"]["n"] == 40
     assert not nulls["shuffled_answers"]["meets_criterion"]
     assert not nulls["untrained_model"]["meets_criterion"]
@@ -285,7 +325,7 @@ def test_nothing_is_unexplained_where_there_is_nothing_to_explain() -> None:
         model.embed.token.weight.fill_(1.0)  # edges that lead nowhere
     examples = some_examples()._replace(answer=torch.zeros(16, dtype=torch.long))
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), examples), list("abcde"))
-    circuit = discover(model, behaviour, [Bound("task_loss", at_most=2.0)])
+    circuit = discover(model, behaviour, [Bound("task_loss", at_most=2.0)], ablation="zero")
     assert circuit.size == {"nodes": 0, "edges": 0, "free": 0}
     assert circuit.certificate["complete"]
     assert circuit.evidence["unexplained"] == 0.0

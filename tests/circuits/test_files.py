@@ -109,7 +109,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def found(request: pytest.FixtureRequest) -> tuple[Circuit, Transformer, Behaviour]:
     model = randomised(density=0.5, **request.param)
     behaviour = some_behaviour(model)
-    return discover(model, behaviour, [Bound("accuracy", at_least=0.7)], margin=0.2), model, behaviour
+    return discover(model, behaviour, [Bound("accuracy", at_least=0.7)], margin=0.2, ablation="zero"), model, behaviour
 
 
 def test_a_circuit_survives_its_file(tmp_path: Path, found: tuple[Circuit, Transformer, Behaviour]) -> None:
@@ -136,7 +136,7 @@ def test_the_same_circuit_gives_the_same_bytes(tmp_path: Path, found: tuple[Circ
     _, model, behaviour = found
     contents = []
     for folder in ("one", "two"):
-        circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.7)], margin=0.2)
+        circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.7)], margin=0.2, ablation="zero")
         write_circuit(tmp_path / folder / "c.json", circuit, model, behaviour)
         files = sorted(p for p in (tmp_path / folder).rglob("*") if p.is_file())
         contents.append({p.relative_to(tmp_path / folder): p.read_bytes() for p in files})
@@ -149,7 +149,7 @@ def test_the_same_circuit_gives_the_same_bytes(tmp_path: Path, found: tuple[Circ
 def test_writing_does_not_untie_a_tied_model(tmp_path: Path) -> None:
     model = randomised(tied=True)
     behaviour = some_behaviour(model)
-    circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.5)])
+    circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.5)], ablation="zero")
     write_circuit(tmp_path / "c.json", circuit, model, behaviour)
     assert model.unembed.weight is model.embed.token.weight
 

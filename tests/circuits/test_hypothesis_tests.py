@@ -83,6 +83,18 @@ def test_without_skewness_the_mean_is_tested_as_by_student() -> None:
     assert p_mean_below(-x, 0.0) == pytest.approx(1 - NormalDist().cdf(t), abs=1e-9)
 
 
+def test_a_sample_says_nothing_of_rare_examples_that_it_does_not_hold() -> None:
+    """All of a hundred lie a tenth of the margin below the bound: one in ten, as far above as the margin, fits that."""
+    x = torch.full((100,), 0.045)
+    assert p_mean_below(x, 0.05, effect=0.05) == pytest.approx(0.9**100, rel=1e-3)
+    assert p_mean_below(x[:20], 0.05, effect=0.05) == pytest.approx(0.9**20, rel=1e-3)
+    assert p_mean_below(x, 0.05) == 0.0
+    assert p_mean_below(x, 0.04, effect=0.05) == 1.0
+    seen = torch.cat([x, torch.tensor([0.25])])  # the largest difference that was seen counts where it is larger
+    mean = float(seen.mean())
+    assert p_mean_below(seen, 0.05, effect=0.05) >= (1 - (0.05 - mean) / (0.25 - mean)) ** 101
+
+
 ROWS = [row for row in calibration.rows() if row[2] in (1000, 19)]
 
 
@@ -102,6 +114,13 @@ def test_false_positives_are_within_the_binomial_error_of_alpha(row) -> None:
     assert share <= 0.05 + error
     if "accuracy" not in test:
         assert share >= 0.05 - error
+
+
+@pytest.mark.parametrize("kind", ["normal", "exponential", "lognormal", "rare"])
+def test_with_a_hundred_examples_false_positives_stay_below_alpha_and_its_binomial_error(kind) -> None:
+    g = torch.Generator().manual_seed(1)
+    share = sum(calibration.equivalence_of_losses(kind, 100, g) for _ in range(1000)) / 1000
+    assert share <= 0.05 + 2.576 * math.sqrt(0.05 * 0.95 / 1000)
 
 
 def test_the_tests_have_power() -> None:

@@ -15,9 +15,10 @@ from sparselit.circuits.evidence import collect
 from sparselit.circuits.null_searches import (
     NAMES,
     constant_target,
-    loss_bounds,
     nonsense_target,
+    null_bounds,
     recomputed,
+    relabelled,
     searched_nulls,
     swapped_target,
     working_set,
@@ -49,8 +50,42 @@ def test_the_targets_are_fixed_by_the_prompt_and_none_of_them_is_the_task() -> N
 
 
 def test_a_criterion_without_a_loss_is_replaced_by_the_loss_that_the_circuit_reaches() -> None:
-    assert loss_bounds([Bound("task_loss", at_most=0.1), *CRITERION], 0.05) == [Bound("task_loss", at_most=0.1)]
-    assert loss_bounds(CRITERION, 0.25) == [Bound("task_loss", at_most=0.25)]
+    assert null_bounds([Bound("task_loss", at_most=0.1), *CRITERION], 0.05) == [Bound("task_loss", at_most=0.1)]
+    assert null_bounds(CRITERION, 0.25) == [Bound("task_loss", at_most=0.25)]
+
+
+def test_a_faithful_circuit_of_a_null_would_give_the_model_with_two_logits_exchanged() -> None:
+    model, examples = randomised(), some_examples(12)
+    logits = model(examples.tokens, examples.length - 1).detach()
+    swapped = relabelled(model, examples, swapped_target(examples))
+    rows = torch.arange(12)
+    assert torch.equal(swapped[rows, examples.wrong], logits[rows, examples.answer])
+    assert torch.equal(swapped[rows, examples.answer], logits[rows, examples.wrong])
+    rest = torch.ones_like(logits, dtype=torch.bool)
+    rest[rows, examples.answer] = rest[rows, examples.wrong] = False
+    assert torch.equal(swapped[rest], logits[rest])
+    assert torch.equal(relabelled(model, examples, examples), logits)
+
+
+def test_a_divergence_is_a_bound_of_the_nulls_too_and_can_be_met() -> None:
+    """A model that answers nearly as well with two tokens exchanged is near the model relabelled."""
+    case = copy_last()
+    with torch.no_grad():
+        case.model.get_parameter("unembed.weight").mul_(0.01)
+    bounds = [Bound("kl", at_most=0.01)]
+    assert null_bounds([*bounds, Bound("accuracy", at_least=0.5)], 0.1) == bounds
+    problem = Problem(case.model, case.domain, bounds)
+    found = searched_nulls(problem, problem.all_edges(), splits_of(case), GroupTesting())["swapped_target"]
+    assert found["edges"] is not None
+    assert 0 < found["kl"] <= 0.01
+    again = recomputed({"swapped_target": found}, bounds, case.model, splits_of(case), Ablation())
+    assert again["swapped_target"] == {**found, "kl": pytest.approx(found["kl"], abs=1e-5)}
+    with torch.no_grad():
+        case.model.get_parameter("unembed.weight").mul_(100)
+    problem = Problem(case.model, case.domain, bounds)
+    found = searched_nulls(problem, problem.all_edges(), splits_of(case), GroupTesting())["swapped_target"]
+    assert found["edges"] is None
+    assert found["kl"] > 0.01
 
 
 def spoiled() -> Case:
@@ -154,7 +189,7 @@ def model() -> Transformer:
 
 def test_full_evidence_is_written_and_verified_and_a_false_size_is_named(tmp_path: Path, model: Transformer) -> None:
     behaviour = some_behaviour(model)
-    circuit = discover(model, behaviour, CRITERION, search=GroupTesting(), evidence="full")
+    circuit = discover(model, behaviour, CRITERION, search=GroupTesting(), evidence="full", ablation="zero")
     searched = circuit.evidence["nulls"]["searched"]
     assert set(searched) <= set(NAMES)
     assert any(row["edges"] is not None for row in searched.values())
@@ -169,4 +204,4 @@ def test_full_evidence_is_written_and_verified_and_a_false_size_is_named(tmp_pat
 
 def test_an_unknown_depth_of_evidence_is_refused(model: Transformer) -> None:
     with pytest.raises(SparselitError, match="evidence must be one of quick, full, got 'some'"):
-        discover(model, some_behaviour(model), CRITERION, evidence="some")  # type: ignore[arg-type]
+        discover(model, some_behaviour(model), CRITERION, evidence="some", ablation="zero")  # type: ignore[arg-type]

@@ -16,14 +16,16 @@ from torch.nn import functional as F
 
 from sparselit.circuits import Bound, discover
 from sparselit.circuits import search as search_module
-from sparselit.circuits.criterion import holds
+from sparselit.circuits.criterion import METRICS, holds
 from sparselit.circuits.masked import masked_logits
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.ranking import integrated_gradients
-from sparselit.circuits.search import Found, GroupTesting, Report, Search
+from sparselit.circuits.search import Found, GroupTesting, NodeMasks, Report, Search
 from sparselit.circuits.search.base import attempt, certify, smallest_failure, without
+from sparselit.circuits.search.learned import furthest
 from sparselit.errors import SparselitError
 from sparselit.transformer import Transformer
+from tests.ground_truth.cases import copy_last
 
 from .models import configs, randomised, some_behaviour, some_examples
 
@@ -389,8 +391,51 @@ def test_no_search_needs_more_than_two_evaluations_for_each_edge(name: str) -> N
 def test_an_unchanged_circuit_is_found_again_in_three_evaluations_for_each_edge() -> None:
     model = randomised(seed=4, density=0.5, sink=True, unembed_bias=False)
     behaviour, criterion = some_behaviour(model), [Bound("accuracy", at_least=0.75)]
-    circuit = discover(model, behaviour, criterion, search=GroupTesting())
-    again = discover(model, behaviour, criterion, search=GroupTesting(), start=circuit.places)
+    circuit = discover(model, behaviour, criterion, search=GroupTesting(), ablation="zero")
+    again = discover(model, behaviour, criterion, search=GroupTesting(), start=circuit.places, ablation="zero")
     assert again.places == circuit.places
     assert again.search["evaluations"] <= 3 * len(circuit.places) + 3
     assert again.search["evaluations"] < circuit.search["evaluations"]
+
+
+class Nothing(Search):
+    """Removes nothing, so that what is gone is gone for free."""
+
+    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+        self.before = problem.cost.evaluations, found.kept
+
+
+def test_edges_that_cannot_matter_go_without_an_evaluation() -> None:
+    problem = Problem(randomised(seed=3, density=0.2), some_examples(), [Bound("task_loss", at_most=99.0)])
+    search = Nothing()
+    search.run(problem)
+    evaluations, left = search.before
+    assert evaluations == 0
+    assert torch.equal(left, problem.useful(problem.all_edges()))
+    assert 0 < int(left.sum()) < len(left)
+
+
+def test_of_several_losses_masks_follow_the_one_that_stands_worst_beside_its_bound() -> None:
+    model, examples = randomised(), some_examples(10)
+    logits = model(examples.tokens, examples.length - 1).detach()
+    task, answer = (METRICS[name](logits, examples, None).mean() for name in ("task_loss", "answer_loss"))
+    for limit in (1.0, 100.0):
+        bounds = [Bound("task_loss", at_most=2.0), Bound("answer_loss", at_most=limit)]
+        expected = max(float(task), float(answer) * 2.0 / limit)
+        assert float(furthest(bounds, logits, examples)) == pytest.approx(expected, rel=1e-6)
+    assert float(furthest(bounds[:1], logits, examples)) == float(task)
+
+
+def test_node_masks_do_not_all_close_at_once_where_the_model_is_sure() -> None:
+    """Every gradient is nearly zero, so that equal margins would reach zero in the same step."""
+    case = copy_last()
+    with torch.no_grad():
+        case.model.get_parameter("unembed.weight").mul_(3)
+    problem = Problem(case.model, case.domain, case.criterion, "mean", "channel")
+    masks = NodeMasks()
+    margins = masks.start(problem, problem.all_edges())[:-1]
+    assert len(margins.unique()) == len(margins)
+    assert 0 < float(margins.min()) < float(margins.max()) == 1
+    found = Found(problem.all_edges())
+    masks.shrink(problem, found, lambda stage, edges: None)
+    assert problem.works(found.kept)

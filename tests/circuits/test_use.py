@@ -199,7 +199,7 @@ def test_a_history_counts_births_and_deaths(tmp_path: Path) -> None:
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
     model = randomised(seed=4, density=0.5, sink=True, unembed_bias=False)
     behaviour = some_behaviour(model)
-    circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.75)])
+    circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.75)], ablation="zero")
     path = tmp_path_factory.mktemp("opened") / "step=7.json"
     write_circuit(path, circuit, model, behaviour)
     return open_circuit(path)

@@ -73,7 +73,9 @@ def examples(bodies: list[tuple[int, ...]]) -> Examples:
 def found(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Path:
     folder = tmp_path_factory.mktemp("found")
     model, behaviour = wired_model(), texts()
-    circuit = discover(model, behaviour, [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)])
+    circuit = discover(
+        model, behaviour, [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)], ablation="zero"
+    )
     write_circuit(folder / NAME, circuit, model, behaviour)
     return folder
 

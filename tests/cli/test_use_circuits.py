@@ -33,7 +33,9 @@ def found(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Path:
     """A folder with a circuit at step 7."""
     folder = tmp_path_factory.mktemp("found")
     model, behaviour = wired_model(), texts()
-    circuit = discover(model, behaviour, [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)])
+    circuit = discover(
+        model, behaviour, [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)], ablation="zero"
+    )
     write_circuit(folder / NAME, circuit, model, behaviour)
     return folder
 
@@ -191,6 +193,29 @@ def test_diff_counts_and_runs_the_sets(folder: Path) -> None:
     assert scores["A"]["accuracy"] == 1 > scores["B"]["accuracy"]
     assert scores["B without A"]["edges"] == 0
     refused(sparselit(folder, "diff", NAME, "missing.json"), "missing.json")
+
+
+def test_union_says_what_circuits_leave_dark_alone_and_together(folder: Path) -> None:
+    """One that has lost an edge explains less alone, and with the other one as much as that."""
+    content = json.loads((folder / NAME).read_text())
+    content["edges"] = content["edges"][:-1]
+    (folder / "less.json").write_text(json.dumps(content))
+    code, out, err = sparselit(folder, "union", NAME, "less.json")
+    assert (code, err) == (0, "")
+    assert out.startswith("union         8 of ")
+    assert "unexplained, report split, n 120" in out
+    found = json.loads(sparselit(folder, "union", NAME, "less.json", "--json").out)
+    assert found[""]["edges"] == 8
+    assert found["less.json"]["edges"] == 7
+    assert found["less.json"]["alone"]["task_loss"] > found["less.json"]["together"]["task_loss"]
+    assert found["less.json"]["together"] == found[NAME]["alone"]
+
+
+def test_union_refuses_circuits_of_other_weights(folder: Path) -> None:
+    content = json.loads((folder / NAME).read_text())
+    content["model"]["hash"] = "other"
+    (folder / "other.json").write_text(json.dumps(content))
+    refused(sparselit(folder, "union", NAME, "other.json"), "other.json belongs to other weights")
 
 
 def test_diff_refuses_models_of_other_shapes(folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_discovery_documents_exactly_it(unique: tuple[Truth, Tensor]) -> None:
     truth, ness = unique
     words = [str(token) for token in range(truth.case.model.unembed.out_features)]
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), truth.case.domain), words)
-    circuit = discover(truth.case.model, behaviour, truth.case.criterion)
+    circuit = discover(truth.case.model, behaviour, truth.case.criterion, "zero")
     assert set(circuit.places) == truth.places(ness)
     assert circuit.certificate["complete"]
     assert circuit.evidence["necessity"]["still_necessary"] == circuit.size["edges"]

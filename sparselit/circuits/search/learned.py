@@ -7,10 +7,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from sparselit.circuits.criterion import METRICS, Bound
+from sparselit.circuits.criterion import METRICS, WORST, Bound, Criterion
 from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.base import Found, Report, Search, attempt
 from sparselit.errors import SparselitError
+from sparselit.examples import Examples
 
 #: The loss that is kept low where the criterion bounds none.
 _DEFAULT = Bound("task_loss", at_most=0.1)
@@ -21,9 +22,10 @@ _TRY_EVERY, _PATIENCE = 10, 5
 class LearnedMasks(Search):
     """Gradient descent on the criterion's loss plus a penalty on what is open; subclasses say what a gate is.
 
-    The penalty grows while the running loss is below 0.7 of the bound and falls above it, so that nothing has to be
-    tuned. Every ten steps the edges that are open at all are tried as a circuit, fully open; the smallest set that
-    meets the criterion is the result, and five tries without a smaller one end the descent.
+    Of several bounded losses it is, at each step, the one that stands worst beside its bound. The penalty grows while
+    the running loss is below 0.7 of the bound and falls above it, so that nothing has to be tuned. Every ten steps the
+    edges that are open at all are tried as a circuit, fully open; the smallest set that meets the criterion is the
+    result, and five tries without a smaller one end the descent.
 
     Args:
         steps: steps of gradient descent, at least 1.
@@ -65,20 +67,20 @@ class LearnedMasks(Search):
     @torch.enable_grad()
     def shrink(self, problem: Problem, found: Found, report: Report) -> None:
         """Close gates by gradient descent, and keep the smallest open set that works."""
-        bound = next((b for b in problem.criterion if b.at_most is not None and b.metric != "kl_max"), _DEFAULT)
-        loss_of, target = METRICS[bound.metric], 0.7 * (bound.at_most or 0.0)
+        bounds = [b for b in problem.criterion if b.at_most is not None and b.metric not in WORST] or [_DEFAULT]
+        target = 0.7 * (bounds[0].at_most or 0.0)
         device, n = problem.discovery.answer.device, len(problem.discovery.answer)
         generator = torch.Generator().manual_seed(self.seed)
         parameters = self.parameters = self.start(problem, found.kept).requires_grad_()
         optimizer = torch.optim.Adam([parameters], lr=self.lr, betas=(0.9, 0.95))
-        idle, shrunk = 0, False
+        idle, shrunk, tried = 0, False, int(found.kept.sum())
         running, penalty = target, 1e-3 * max(target, 1e-3)
         for step in range(1, self.steps + 1):
             chosen = torch.randint(n, (min(self.batch, n),), generator=generator).to(device)
             some = problem.discovery.select(chosen)
             reference = None if problem.reference is None else problem.reference[chosen]
             shares, size = self.shares(parameters, generator)
-            loss = loss_of(problem.soft_logits(shares * found.kept, some), some, reference).mean()
+            loss = furthest(bounds, problem.soft_logits(shares * found.kept, some), some, reference)
             (parameters.grad,) = torch.autograd.grad(loss + penalty * size, parameters)
             problem.cost.forwards += 1
             problem.cost.backwards += 1
@@ -87,11 +89,30 @@ class LearnedMasks(Search):
             penalty *= 1.05 if running < target else 0.95
             with torch.no_grad():
                 self.project(parameters)
-                if step % _TRY_EVERY == 0 or step == self.steps:
-                    opened = self.opened(parameters, idle > 1) & found.kept
+                opened = self.opened(parameters, idle > 1) & found.kept
+                regular = step % _TRY_EVERY == 0 or step == self.steps
+                if regular or int(opened.sum()) <= 0.5 * tried:
+                    tried = int(opened.sum())
                     smaller = int(opened.sum()) < int(found.kept.sum()) and attempt(problem, found, opened)
-                    idle = 0 if smaller or not shrunk else idle + 1
+                    idle = 0 if smaller or not shrunk else idle + regular
                     shrunk = shrunk or smaller
                     report("masks", int(found.kept.sum()))
                     if idle == _PATIENCE:
                         return
+
+
+def furthest(bounds: Criterion, logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
+    """The mean loss that is the largest share of its upper bound, in units of the first bound; a scalar.
+
+    Args:
+        bounds: upper bounds on means, at least one.
+        logits: (example, vocabulary).
+        examples: their examples.
+        reference: the full model's logits, where a bound compares with them.
+    """
+    losses = [METRICS[bound.metric](logits, examples, reference).mean() for bound in bounds]
+    unit = bounds[0].at_most or 0.0
+    scaled = [
+        loss * (unit / bound.at_most if bound.at_most else 1.0) for loss, bound in zip(losses, bounds, strict=True)
+    ]
+    return max(scaled, key=lambda loss: float(loss.detach()))

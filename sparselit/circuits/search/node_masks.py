@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.problem import Problem
+from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search.base import Found, Report, attempt
 from sparselit.circuits.search.learned import LearnedMasks
 
@@ -57,7 +58,12 @@ class NodeMasks(LearnedMasks):
             report("bisection", int(found.kept.sum()))
 
     def start(self, problem: Problem, kept: Tensor) -> Tensor:
-        """All nodes open by the same margin."""
+        """All nodes open, by a margin in (0, 1] that grows with their rank.
+
+        Where the model is sure of its answers every gradient is tiny, and Adam moves all nodes at one speed: from equal
+        margins they would all close in the same step, after which no path has a gradient to open again. The rank is
+        that of a node's largest edge by integrated gradients.
+        """
         units = problem.at("channel").units(kept)
         always = len(units)  # for ends that are tokens, positions or logits
         self._ends = torch.full((2, len(kept)), always)
@@ -65,7 +71,11 @@ class NodeMasks(LearnedMasks):
         for number, edges in enumerate(units.values()):
             self._ends[filled[edges], edges] = number
             filled[edges] += 1
-        return torch.cat([torch.ones(always), torch.full((1,), torch.inf)])
+        importance = integrated_gradients(problem)
+        order = torch.tensor([float(importance[edges].max()) for edges in units.values()]).argsort(stable=True)
+        margins = torch.empty(always)
+        margins[order] = torch.arange(1, always + 1) / always
+        return torch.cat([margins, torch.full((1,), torch.inf)])
 
     def shares(self, parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """An edge is open where both ends are; the size is the number of open nodes."""
