@@ -267,12 +267,15 @@ def _ratio(sparse: Mapping[int, Mapping[str, Any]], dense: Mapping[int, Mapping[
 
 
 def _list(rows: Mapping[int, Mapping[str, Any]]) -> str:
-    """Sizes by seed; ≤ where the search ran out of time, so that edges may still go."""
-    shown = [
-        "none" if row["edges"] is None else ("" if row["complete"] else "≤ ") + f"{row['edges']:,}"
-        for _, row in sorted(rows.items())
-    ]
-    return ", ".join(shown) or "–"
+    """Sizes by seed; ≤ where the search ran out of time, so that edges may still go; what a failed one came to."""
+    return ", ".join(_shown(row) for _, row in sorted(rows.items())) or "–"
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    if row["edges"] is None:
+        last = list(row.get("reached", {}).items())[-1:]
+        return "none" + "".join(f" ({metric} {value:.2g})" for metric, value in last)
+    return f"{'' if row['complete'] else '≤ '}{row['edges']:,}"
 
 
 if __name__ == "__main__":
