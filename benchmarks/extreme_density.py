@@ -119,18 +119,23 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5))
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, sharey="row")
     for number, (name, result) in enumerate(results.items()):
+        column = 0 if "1e-7" in name else 1
         density = [row[3] / result["numel"] for row in result["rows"]]
-        for axis, column in zip(axes, (1, 2), strict=True):
-            values = [max(row[column], 1e-6) for row in result["rows"]]
-            line = "--" if "1e-7" in name else "-"
-            axis.plot(density, values, line, label=name, color=f"C{number // 2}", lw=1, alpha=0.8)
-    for axis, title in zip(axes, ("training loss, nats", "gradient norm before clipping"), strict=True):
-        axis.set(xscale="log", yscale="log", title=title, xlabel="density, all parameters counted")
-        axis.invert_xaxis()
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
+        for row_number, field in enumerate((1, 2)):
+            values = [max(row[field], 1e-6) for row in result["rows"]]
+            label = name.rsplit(", ", 1)[0]
+            axes[row_number, column].plot(density, values, label=label, color=f"C{number // 2}", lw=1.2, alpha=0.8)
+    for column, eps in enumerate(("1e-7", "0.01")):
+        axes[0, column].set(xscale="log", yscale="log", title=f"norm epsilon {eps}")
+        axes[1, column].set(xscale="log", yscale="log", xlabel="density, all parameters counted")
+    axes[0, 0].set_ylabel("training loss, nats")
+    axes[1, 0].set_ylabel("gradient norm before clipping")
+    axes[0, 0].invert_xaxis()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.savefig(path, dpi=110)
 
 

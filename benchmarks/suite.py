@@ -5,7 +5,8 @@
     python benchmarks/suite.py --table             only writes the page, from the results that there are
     python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
 
-The suite is every configuration whose header has a line ``# measured: {...}``. Results are kept in
+Every shipped configuration says in a line ``# measured: {...}`` of its header what it reaches, and above it with which
+command. The page has those that are experiments of their own; --nightly runs the overlays too. Results are kept in
 benchmarks/suite.jsonl, one line for each finished run, so that an interrupted command goes on where it was and a fresh
 clone has what was measured before; a changed YAML is run again. Delete the file to run everything anew. Run folders
 are in results/.
@@ -28,6 +29,7 @@ import yaml
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.files import read_circuit
+from sparselit.cli.configs import is_overlay
 from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,7 @@ THREE_SEEDS = ("quotes_synthetic", "parity", "majority_token", "minimum", "first
 #: Largest drift of a number from the header's, as a share of it. Seconds depend on the machine and are not judged.
 DRIFT, JUDGED = 0.2, ("accuracy", "density", "edges")
 _HEADER = re.compile(r"^# measured: (\{.*\})$", re.MULTILINE)
+_COMMAND = re.compile(r"^# +sparselit (fit --config .*)$", re.MULTILINE)
 _INTRODUCTION = """\
 # The suite
 
@@ -69,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no configuration with a measured line is called {', '.join(unknown)}")
     if options.nightly:
         return nightly({name: configs[name] for name in names})
-    for name in [] if options.table else names:
+    configs = {name: path for name, path in configs.items() if not is_overlay(path)}
+    for name in [] if options.table else [name for name in names if name in configs]:
         for seed in range(3 if name in THREE_SEEDS else 1):
             key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
             if not any(key.items() <= row.items() for row in read(RECORD)):
@@ -123,18 +127,21 @@ def drifts(header: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 
 def run(name: str, seed: int, root: Path) -> dict[str, Any]:
-    """Train one configuration from the start in a process of its own and collect its numbers.
+    """Run the command in a configuration's header from the start in a process of its own and collect its numbers.
 
     Raises:
-        SparselitError: the process failed; the message holds its last line.
+        SparselitError: there is no such command, or the process failed; the message holds its last line.
     """
-    command = [sys.executable, "-c", "from sparselit.cli import main; main()", "fit", "--config", name]
+    told = _COMMAND.search((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    if told is None:
+        raise SparselitError(f"{name}: no line `#   sparselit fit --config …` in the header")
+    command = [sys.executable, "-c", "from sparselit.cli import main; main()", *told[1].split()]
     command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
     done = subprocess.run([*command, "--trainer.enable_progress_bar", "false"], capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise SparselitError(f"{name}, seed {seed}: {last}")
-    versions = (root / "runs" / name).glob("version_*")
+    versions = (root / "runs" / told[1].split()[2]).glob("version_*")  # a run is called after its first file
     return collect(max(versions, key=lambda path: int(path.name.partition("_")[2])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,8 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
-from sparselit.interlude import undisturbed
+from sparselit.held_out import on_selection
 from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.distribution import Distribution
@@ -28,6 +28,8 @@ from .annealed_sparsity import AnnealedSparsity
 _FALLEN = 0.03
 #: Rollbacks to one snapshot after which the one before it is tried.
 _TRIES = 3
+#: Prompts of the selection split that are enough to see whether the task is being lost.
+_PROMPTS = 256
 
 
 class SelfPacedSparsity(AnnealedSparsity):
@@ -37,7 +39,9 @@ class SelfPacedSparsity(AnnealedSparsity):
     (``docs/extreme_density.md``). Here the schedule has a clock of its own, which advances with each optimizer step
     after which the running loss is below ``loss_below``; snapshots are taken on the way. When the loss rises or the
     clock stands still for too long, weights, optimizer and clock go back to the last snapshot, and clock and learning
-    rate go on at 0.7 times their speed.
+    rate go on at 0.7 times their speed. With ``held_out`` the loss on prompts that are not trained on decides as well:
+    a task that is only learned by heart loses no weights. A penalty can keep a model from learning its task at all:
+    where nothing is learned for ``patience`` steps, the run begins again, without the penalty until it is.
 
     The end: from ``finish`` on, or as soon as the density is reached, the sparsest state that holds on the selection
     split is locked and trained on without the penalty. A model that does not hold when the run ends is replaced by the
@@ -52,7 +56,10 @@ class SelfPacedSparsity(AnnealedSparsity):
         shrink: L1 penalty: each step shrinks sparsified weights by this times the learning rate, at least 0. It keeps
             weights moving when the task's gradient is gone, so that what is cut is what nobody holds up.
         spike: multiple of ``loss_below``, above 1, at which the running loss asks for a rollback; null for never.
-        patience: optimizer steps without an advance that ask for a rollback, at least 1; null for never.
+        patience: optimizer steps without an advance that ask for a rollback, or, before the first advance, without a
+            lower loss that ask for a beginning without the penalty; at least 1; null for never.
+        held_out: optimizer steps between two looks at the loss on the selection split, at least 1; the density then
+            falls only while this loss is below ``loss_below`` too. Null looks at the training batches alone.
         finish: latest moment at which the support is locked; a fraction of the run in [0, 1], or optimizer steps
             above 1; null never locks it.
         hold: accuracy on the selection split that a state needs in order to hold, in [0, 1].
@@ -79,6 +86,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         snapshots: int = 8,
         grads: Gradients = "dense",
         distribution: Distribution = "uniform",
+        held_out: int | None = None,
     ) -> None:
         super().__init__(density, rules, moments, grads, distribution)
         for key, good, wanted in (
@@ -87,6 +95,7 @@ class SelfPacedSparsity(AnnealedSparsity):
             ("shrink", shrink >= 0, "be at least 0"),
             ("spike", spike is None or spike > 1, "be above 1, or null"),
             ("patience", patience is None or patience >= 1, "be at least 1, or null"),
+            ("held_out", held_out is None or held_out >= 1, "be at least 1, or null"),
             ("finish", finish is None or finish >= 0, "be a fraction in [0, 1], a number of steps, or null"),
             ("hold", 0 <= hold <= 1, "lie in [0, 1]"),
             ("snapshots", snapshots >= 1, "be at least 1"),
@@ -94,13 +103,15 @@ class SelfPacedSparsity(AnnealedSparsity):
             if not good:
                 raise SparselitError(f"{key} must {wanted}, got {locals()[key]}")
         self.loss_below, self.memory, self.shrink = loss_below, memory, shrink
-        self.spike, self.patience, self.finish = spike, patience, finish
+        self.spike, self.patience, self.finish, self.held_out = spike, patience, finish, held_out
         self.hold, self.keep_snapshots = hold, snapshots
         self.pace = Pace()
         self.locked = False
         self.snapshots: list[dict[str, Any]] = []  # the newest last
         self._waits = 0  # steps on which the clock stood still
         self._losses: list[float] = []  # of the batches since the last applied step
+        self._seen: tuple[int, float] | None = None  # step of the last look at the selection split, and loss there
+        self._first: dict[str, Any] | None = None  # where the run began, while it may have to begin again
         self._decided = 0  # the step that was decided on last
         self._concluded = False
         self._lowered: list[tuple[dict[str, Any], float]] = []
@@ -131,7 +142,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         for name, weight in tensors.items():
             if self.locked:
                 weight.masked_fill_(~self._support[name], 0.0)
-            else:
+            elif self.snapshots or not self.pace.begun_again:
                 shrink_(weight, self.shrink * self.learning_rate(weight))
 
     # -- when ---------------------------------------------------------------------------------------------------------
@@ -143,6 +154,12 @@ class SelfPacedSparsity(AnnealedSparsity):
         hooks = [optimizer.register_step_pre_hook(self._lower) for optimizer in trainer.optimizers]
         hooks += [optimizer.register_step_post_hook(self._raise) for optimizer in trainer.optimizers]
         self._handles += hooks
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the first weights, where the penalty may turn out to be too much for them."""
+        super().on_train_start(trainer, pl_module)
+        if self.shrink and self.patience is not None and self.step == 0:
+            self._first = {"clock": 0.0, **take(pl_module, trainer.optimizers)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -165,11 +182,17 @@ class SelfPacedSparsity(AnnealedSparsity):
 
     def _decide(self, loss: float, trainer: Trainer, module: LightningModule) -> None:
         before, arrived = self.pace.clock, self._arrived
-        verdict = self.pace.observe(
-            loss, self.loss_below, self.memory, self.spike, self.patience, bool(self.snapshots), arrived
-        )
+        rules = self.loss_below, self.memory, self.spike, self.patience
+        held_out = self._held_out(loss, trainer, module)
+        verdict = self.pace.observe(loss, *rules, bool(self.snapshots), arrived, held_out)
         self._waits += self.pace.clock == before
-        if verdict == "fall":
+        if verdict == "begin again":
+            if self._first is not None:
+                self._restore(self._first, trainer, module)
+                self.pace.begin_again()
+                self._first = None
+        elif verdict == "fall":
+            self._first = None
             fallen = sum(self.targets(self.step).values())
             if not self.snapshots or fallen <= (1 - _FALLEN) * self.snapshots[-1]["kept"]:
                 self._snapshot(before, trainer, module)
@@ -179,6 +202,16 @@ class SelfPacedSparsity(AnnealedSparsity):
         settled = arrived and verdict == "fall" and (self.pace.running_loss or 0.0) < self.loss_below / 3
         if self.finish is not None and (over or settled or self.pace.given_up):
             self._lock(trainer, module)
+
+    def _held_out(self, loss: float, trainer: Trainer, module: LightningModule) -> float:
+        """Loss on the selection split at the last look; nobody looks before the training loss is low."""
+        due = self._seen is None or self.step - self._seen[0] >= (self.held_out or 0)
+        if self.held_out and due and loss < self.loss_below:
+            score = on_selection(trainer, module, _PROMPTS)
+            self._seen = self.step, 0.0 if score is None else score.loss
+        if self._seen is None:
+            return math.inf if self.held_out else 0.0
+        return self._seen[1]
 
     @property
     def _arrived(self) -> bool:
@@ -208,7 +241,7 @@ class SelfPacedSparsity(AnnealedSparsity):
     def _restore(self, snapshot: Mapping[str, Any], trainer: Trainer, module: LightningModule) -> None:
         restore_(snapshot, module, trainer.optimizers)
         self.pace.clock = snapshot["clock"]
-        self.thresholds = {}
+        self.thresholds, self._seen = {}, None
         if self.needs_masks:
             self.masks = {name: weight.detach() != 0 for name, weight in self.tensors(module).items()}
 
@@ -258,9 +291,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         if self._arrived and holds:
             return
         what = "the density was reached" if self._arrived else f"the density stopped at {self.density_now:.4g}"
-        why = f"the running loss was above {self.loss_below} for {self._waits} of {self.step} steps"
-        if self.pace.rollbacks:
-            why += f", with {self.pace.spikes} rollbacks after a rise and {self.pace.stalls} after a standstill"
+        why = self.pace.story(self.loss_below, self._waits, self.step)
         if score is not None:
             why += f"; it {'holds with' if holds else 'does not hold:'} {score:.2%} on the selection split"
         rank_zero_warn(f"{what}: {why}; train longer, or ask for a higher density")
@@ -280,7 +311,8 @@ class SelfPacedSparsity(AnnealedSparsity):
     def state_dict(self) -> dict[str, Any]:
         """The base's state, the pace, the snapshots and whether the support is locked."""
         own = {"pace": asdict(self.pace), "locked": self.locked, "waits": self._waits, "snapshots": self.snapshots}
-        return {**super().state_dict(), **own, "losses": list(self._losses), "decided": self._decided}
+        own |= {"losses": list(self._losses), "decided": self._decided, "seen": self._seen, "first": self._first}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
@@ -289,18 +321,9 @@ class SelfPacedSparsity(AnnealedSparsity):
         self.locked, self._waits = state_dict["locked"], state_dict["waits"]
         self.snapshots = list(state_dict["snapshots"])
         self._losses, self._decided = list(state_dict.get("losses", ())), state_dict.get("decided", self.step)
+        self._seen, self._first = state_dict.get("seen"), state_dict.get("first")
 
 
 def _accuracy(trainer: Trainer, module: LightningModule) -> float | None:
-    """Share of right answers on the selection split; null where the data are no examples of a task."""
-    data = getattr(trainer, "datamodule", None)
-    loader = data.val_dataloader() if data is not None else None
-    right, seen = 0, 0
-    with undisturbed(module), torch.no_grad():
-        for batch in loader or ():
-            if not isinstance(batch, Examples):
-                return None
-            tokens, at, answer = (field.to(module.device) for field in (batch.tokens, batch.length - 1, batch.answer))
-            right += int((module(tokens, at).argmax(-1) == answer).sum())
-            seen += len(answer)
-    return right / seen if seen else None
+    score = on_selection(trainer, module)
+    return None if score is None else score.accuracy

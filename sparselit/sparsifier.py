@@ -83,6 +83,7 @@ class Sparsifier(Callback, ABC):
         self._budgets: list[Budget] | None = None
         self._handles: list[RemovableHandle] = []
         self._optimizers: Sequence[Optimizer] = ()
+        self._watched: dict[str, Tensor] = {}  # all parameters that have to stay finite
         self._resumed = False
 
     # -- what a subclass says ---------------------------------------------------------------------------------------
@@ -267,6 +268,7 @@ class Sparsifier(Callback, ABC):
                 self.step += 1
                 self._enforce(self.tensors(pl_module), start=False)
 
+        self._watched = {name: p for name, p in pl_module.named_parameters() if p.is_floating_point() and p.numel()}
         self._optimizers = trainer.optimizers
         self._handles = [optimizer.register_step_post_hook(after_step) for optimizer in trainer.optimizers]
 
@@ -348,7 +350,7 @@ class Sparsifier(Callback, ABC):
     @torch.no_grad()
     def _enforce(self, tensors: Mapping[str, Tensor], start: bool) -> None:
         """Set all but the live entries to zero, and treat the moments as asked."""
-        refuse_non_finite(tensors, self.step)
+        refuse_non_finite(self._watched, self.step)
         if start:
             masks: Mapping[str, Tensor] | None = self.start(tensors)
             for name, weight in tensors.items():

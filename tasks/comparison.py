@@ -32,10 +32,8 @@ class Comparison(Task):
     def sample(self, rng: random.Random) -> Example:
         """Two numbers that begin alike."""
         same = rng.randrange(self.digits)
-        start, one, other = (_number(rng, n) for n in (same, self.digits - same, self.digits - same))
-        while one[0] == other[0]:
-            other = _number(rng, self.digits - same)
-        return self._example(start + one, start + other)
+        start, (first, second) = _number(rng, same), rng.sample("0123456789", 2)
+        return self._example(*(start + digit + _number(rng, self.digits - same - 1) for digit in (first, second)))
 
     def sample_out_of_distribution(self, rng: random.Random) -> Example | None:
         """Two numbers that differ in one digit; null where they have no second one."""
@@ -44,6 +42,10 @@ class Comparison(Task):
         place, (one, other) = rng.randrange(self.digits), rng.sample("0123456789", 2)
         start, end = _number(rng, place), _number(rng, self.digits - place - 1)
         return self._example(start + one + end, start + other + end)
+
+    def family(self, prompt: str) -> str:
+        """The numbers, whatever their order: a prompt and its counterpart are in the same split."""
+        return ",".join(sorted(prompt[:-1].split(",")))
 
     def solve(self, prompt: str) -> str:
         """Compare the integers."""

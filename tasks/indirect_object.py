@@ -51,6 +51,11 @@ class IndirectObject(Task):
         one, receiver, other = rng.sample(trio, 3)
         return Example(f"{start}{one} and {other}{gift}", receiver, other, f"{start}{one} and {receiver}{gift}")
 
+    def family(self, prompt: str) -> str:
+        """All but the givers: a prompt and its counterpart are in the same split."""
+        start, meeting, end = next(prompt.partition(meeting) for meeting in _MEETINGS if meeting in prompt)
+        return start + meeting + next(gift for gift in _GIFTS if end.endswith(gift))
+
     def solve(self, prompt: str) -> str:
         """The name that occurs once."""
         return next(name for name in self.names if prompt.count(name) == 1)

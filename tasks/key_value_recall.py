@@ -36,6 +36,10 @@ class KeyValueRecall(Task):
         """One or two pairs more than ever in training."""
         return _example(rng, self.pairs + rng.randint(1, 2))
 
+    def family(self, prompt: str) -> str:
+        """The pairs, whichever is asked for: a prompt and its counterpart are in the same split."""
+        return prompt.partition("?")[0]
+
     def solve(self, prompt: str) -> str:
         """Look it up."""
         pairs, key = prompt.split("?")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import reduce
+from itertools import product
 from typing import Any
 
 from sparselit.errors import SparselitError
@@ -48,12 +50,11 @@ class ModularAddition(Task):
     def examples(self) -> Iterator[Example]:
         """The table; every prompt comes with several counterparts, of which one in the same split is used."""
         numbers, symbol = self.operands(), self.symbols
-        for a in numbers:
-            for b in numbers:
-                for c in random.Random(f"{a} {b}").sample(numbers, min(len(numbers), 48)):
-                    if c != b:
-                        answer, wrong = symbol[self.combine(a, b)], symbol[self.combine(a, c)]
-                        yield Example(self._prompt(a, b), answer, wrong, self._prompt(a, c))
+        for a, b in product(numbers, repeat=2):
+            for c in random.Random(f"{a} {b}").sample(numbers, min(len(numbers), 48)):
+                if c != b:
+                    answer, wrong = symbol[self.combine(a, b)], symbol[self.combine(a, c)]
+                    yield Example(self._prompt(a, b), answer, wrong, self._prompt(a, c))
 
     def sample_out_of_distribution(self, rng: random.Random) -> Example:
         """Three terms, the last of them another one in the counterpart."""
@@ -69,10 +70,7 @@ class ModularAddition(Task):
     def solve(self, prompt: str) -> str:
         """Arithmetic on the numbers that the symbols stand for."""
         number = {symbol: value for value, symbol in self.symbols.items()}
-        result, *more = (number[symbol] for symbol in prompt[:-1].split(self.operator))
-        for value in more:
-            result = self.combine(result, value)
-        return self.symbols[result]
+        return self.symbols[reduce(self.combine, (number[symbol] for symbol in prompt[:-1].split(self.operator)))]
 
     def _prompt(self, *numbers: int) -> str:
         return self.operator.join(self.symbols[number] for number in numbers) + "="

@@ -12,6 +12,7 @@ from sparselit.task import Example, Task
 
 from .literals import standard_library_literals
 
+_Source = Literal["python", "synthetic"]
 _SWAP = str.maketrans("'\"", "\"'")
 _LETTERS = " " + string.ascii_lowercase + ",=()_"
 _LINKS = (" = ", "(", "=", ", ", ", key=", " in ")
@@ -37,18 +38,11 @@ class Quotes(Task):
 
     strata = ("plain", "distractor")
     mirrored = True
-    by_definition: ClassVar[Mapping[str, str]] = {
-        "bag of characters": "without a distractor only one kind of quote occurs, as in the paper",
-        "answer visible": "without a distractor only one kind of quote occurs, as in the paper",
-    }
+    by_definition: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("bag of characters", "answer visible"), "without a distractor only one kind of quote occurs, as in the paper"
+    )
 
-    def __init__(
-        self,
-        source: Literal["python", "synthetic"] = "python",
-        distractors: float = 0.25,
-        length: int = 32,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, source: _Source = "python", distractors: float = 0.25, length: int = 32, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if source not in ("python", "synthetic"):
             raise SparselitError(f"data.source must be python or synthetic, got {source!r}")
@@ -66,18 +60,14 @@ class Quotes(Task):
 
     def sample(self, rng: random.Random) -> Example:
         """A line of random letters."""
-        before, text = _random_line(rng, rng.randrange(self.max_length - 6), rng.randint(2, 10))
+        before, text = _random_line(rng, rng.randrange(self.max_length - 6), 2, 10)
         others = int(rng.random() < self.distractors)
         return _example("'", before, _content(rng, text, others, self.max_length - len(before) - 1))
 
     def sample_out_of_distribution(self, rng: random.Random) -> Example:
         """A line whose content holds the other quote two to four times."""
-        opening = rng.randrange(self.max_length - 12)
-        if self.source == "python":
-            before, text = rng.choice(standard_library_literals())
-            before = before[max(0, len(before) - opening) :]
-        else:
-            before, text = _random_line(rng, opening, rng.randint(8, 16))
+        line = _real_line if self.source == "python" else _random_line
+        before, text = line(rng, rng.randrange(self.max_length - 12))
         content = _content(rng, text, rng.randint(2, 4), self.max_length - len(before) - 1)
         return _example(rng.choice("'\""), before, content)
 
@@ -105,8 +95,15 @@ def _real_prompts(rng: random.Random, distractors: float, length: int) -> Iterat
             yield _example("'", before[len(before) - place :], _content(rng, text, others, length - place - 1))
 
 
-def _random_line(rng: random.Random, opening: int, length: int) -> tuple[str, str]:
-    """Text of ``opening`` characters before a string and ``length`` characters inside it."""
+def _real_line(rng: random.Random, opening: int) -> tuple[str, str]:
+    """At most ``opening`` characters before a literal of the standard library, and its content."""
+    before, text = rng.choice(standard_library_literals())
+    return before[max(0, len(before) - opening) :], text
+
+
+def _random_line(rng: random.Random, opening: int, shortest: int = 8, longest: int = 16) -> tuple[str, str]:
+    """Text of ``opening`` characters before a string, and ``shortest`` to ``longest`` characters inside it."""
+    length = rng.randint(shortest, longest)
     name = "".join(rng.choices(_LETTERS, k=opening)) + rng.choice(_LINKS)
     return name[len(name) - opening :], "".join(rng.choices(_LETTERS, k=length))
 

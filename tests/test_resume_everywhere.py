@@ -36,7 +36,13 @@ METHODS: dict[str, Callable[[], Sparsifier]] = {
     "RigL": lambda: RiglSparsity(0.2, every_n_steps=3),
     "projection": lambda: AnnealedSparsity(Schedule(to=0.05, begin=2, end=22, shape="cubic"), moments="reset"),
     "self-paced": lambda: SelfPacedSparsity(
-        Schedule(to=0.1, end=18, shape="exponential"), loss_below=1.5, memory=0.0, shrink=0.1, finish=0.8, hold=0.3
+        Schedule(to=0.1, end=18, shape="exponential"),
+        loss_below=1.5,
+        memory=0.0,
+        shrink=0.1,
+        finish=0.8,
+        hold=0.3,
+        held_out=3,
     ),
 }
 

@@ -228,6 +228,7 @@ SPARSIFIERS = {
     "self-paced": lambda: SelfPacedSparsity(
         Schedule(to=0.05, end=8), loss_below=0.15, memory=0.2, spike=1.3, patience=2, shrink=0.05, finish=14
     ),
+    "self-paced-again": lambda: SelfPacedSparsity(Schedule(to=0.05, end=8), loss_below=1e-6, shrink=5.0, patience=6),
 }
 
 
@@ -353,8 +354,8 @@ def test_sharded_strategies_are_refused_in_one_line():
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("gradients", ["reduced", "local"])
-def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(tmp_path, gradients):
+@pytest.mark.parametrize("kind", ["exchanging", "self-paced", "on local gradients"])
+def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(tmp_path, kind):
     script = tmp_path / "train.py"
     script.write_text(
         textwrap.dedent(
@@ -362,14 +363,19 @@ def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(
             import sys, torch
             torch.set_num_threads(1)
             from lightning.pytorch import Callback, LightningModule, Trainer
-            from sparselit.callbacks import AnnealedSparsity, DynamicSparsity, RiglSparsity
+            from sparselit.callbacks import AnnealedSparsity, DynamicSparsity, RiglSparsity, SelfPacedSparsity
             from sparselit.sparsity import Rule, Schedule
 
             class LocalRigl(RiglSparsity):
+                def on_fit_start(self, trainer, pl_module):
+                    super().on_fit_start(trainer, pl_module)
+                    self.local = {}  # tensor hooks see the gradient before the processes average theirs
+                    for name, weight in self.tensors(pl_module).items():
+                        weight.register_hook(lambda g, name=name: self.local.__setitem__(name, g.detach().clone()))
+
                 def before_step(self, tensors, step):
                     super().before_step(tensors, step)
-                    own = torch.Generator().manual_seed(torch.distributed.get_rank())
-                    self._gradients = {n: torch.rand(g.shape, generator=own) for n, g in self._gradients.items()}
+                    self._gradients = {name: self.local[name].abs() for name in self._gradients}
 
             class Equal(Callback):
                 def on_train_batch_end(self, trainer, pl_module, *args):
@@ -396,12 +402,15 @@ def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(
             def only(name):
                 return [Rule(f"{name}.weight"), Rule("*", density=None)]
 
-            kind = {"reduced": RiglSparsity, "local": LocalRigl}[sys.argv[2]]
+            rigl = LocalRigl if sys.argv[2] == "on local gradients" else RiglSparsity
             callbacks = [
                 AnnealedSparsity(Schedule(to=0.1, end=0.5), only("first")),
-                kind(0.3, only("second"), every_n_steps=3),
+                rigl(0.3, only("second"), every_n_steps=3),
                 DynamicSparsity(0.3, only("third"), every_n_steps=3),
             ]
+            if sys.argv[2] == "self-paced":
+                rise = dict(loss_below=0.3, memory=0.0, spike=1.1, patience=2, shrink=0.05, finish=11)
+                callbacks = [SelfPacedSparsity(Schedule(to=0.1, end=4), moments="reset", **rise)]
             quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
             trainer = Trainer(max_steps=12, accelerator="cpu", devices=2, strategy="ddp",
                               callbacks=[*callbacks, Equal()], num_sanity_val_steps=0,
@@ -409,25 +418,28 @@ def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(
             net = Net()
             trainer.fit(net)
             torch.save(net.state_dict(), f"{sys.argv[1]}/rank{trainer.global_rank}.pt")
+            if sys.argv[2] == "self-paced":
+                assert callbacks[0].pace.rollbacks and callbacks[0].locked, callbacks[0].pace
             """
         )
     )
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), gradients],
+        [sys.executable, str(script), str(tmp_path), kind],
         capture_output=True,
         text=True,
         timeout=120,
         cwd=tmp_path,
     )
-    if gradients == "local":
+    if kind == "on local gradients":
         assert done.returncode != 0
         assert "the processes differ after step 3" in done.stderr
         return
     assert done.returncode == 0, done.stderr
     states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert states[0]["first.weight"].count_nonzero() == 10
-    assert 0 < states[0]["second.weight"].count_nonzero() <= 14
+    if kind == "exchanging":
+        assert states[0]["first.weight"].count_nonzero() == 10
+        assert 0 < states[0]["second.weight"].count_nonzero() <= 14
 
 
 def parse(tmp_path: Path, yaml: str, *arguments: str) -> Sparsifier:

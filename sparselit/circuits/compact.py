@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparselit.circuits.ablation import Replacement
 from sparselit.circuits.wiring import Edges, live_channels
@@ -73,6 +73,14 @@ def compact(model: Transformer, edges: Edges, kept: Tensor, replacement: Replace
         channels[f"layers.{i}.sink"] = torch.tensor([*head, *[-1] * (config["n_heads"] - len(head))])
         channels[f"layers.{i}.mlp"] = neuron
     return _fill(model, small, edges, kept, replacement, channels)
+
+
+class _Silent(nn.Module):
+    """Stands for an attention or an MLP without edges, which writes nothing."""
+
+    def forward(self, *_: Tensor | None) -> float:
+        """What is added to the residual stream."""
+        return 0.0
 
 
 def _union(masks: list[Tensor]) -> Tensor:
@@ -151,6 +159,13 @@ def _fill(
         for axis, places in ((0, row), (1, column)):
             if (name, axis) in renumber:
                 places[here] = renumber[name, axis][places[here]]
-    shapes = {name: tuple(small.get_parameter(name).shape) for name in edges.names}
-    listed = Edges(edges.bundles, edges.names, edges.matrix[origin], row, column, shapes)
+    # A tensor without an edge is zero already: it is not listed, so that it is not masked time and again.
+    present, matrix = torch.unique(edges.matrix[origin], return_inverse=True)
+    names = tuple(edges.names[i] for i in present.tolist())
+    shapes = {name: tuple(small.get_parameter(name).shape) for name in names}
+    for i, layer in enumerate(small.layers):
+        for block in ("attn", "mlp"):
+            if not any(name.startswith(f"layers.{i}.{block}.") for name in names):
+                setattr(layer, block, _Silent())
+    listed = Edges(edges.bundles, names, matrix, row, column, shapes)
     return Compacted(small.eval(), listed, origin, replacement)

@@ -52,12 +52,13 @@ _NULLS = {
 _INSIDE = ("activations", "attention", "interchange", "random_halves", "relaxation")
 
 
-def write_circuit(path: Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> None:
+def write_circuit(path: str | Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> None:
     """Write ``path`` (JSON), the weights beside it (same name, ``.safetensors``) and the prompts in ``prompts/``.
 
     The paths inside are relative to the file. Each file is written beside its target and renamed. The same circuit
     gives the same bytes.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_suffix(".safetensors")
     circuit.model["weights"], circuit.path = weights.name, path

@@ -114,9 +114,9 @@ def _read_channels(model: Transformer, within: Mapping[str, Tensor]) -> dict[str
     read = {}
     for i in range(len(model.layers)):
         attention, mlp = f"layers.{i}.attn.o.weight", f"layers.{i}.mlp.down.weight"
-        if not bool(within[attention].any()):
+        if attention in within and not bool(within[attention].any()):
             read[attention] = torch.arange(model.n_heads, device=within[attention].device)
-        neurons = within[mlp].any(0)
+        neurons = within[mlp].any(0) if mlp in within else torch.ones(1)
         if not bool(neurons.all()) and (model.sites[f"layers.{i}.mlp.act"].keep is None or not bool(neurons.any())):
             read[mlp] = neurons.nonzero()[:, 0]
     return read

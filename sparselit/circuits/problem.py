@@ -24,6 +24,8 @@ from sparselit.transformer import Transformer
 
 #: Most memory for residual streams that evaluations share, bytes.
 STREAM_BYTES = 2**30
+#: A set of edges gets a smaller model of its own where less than half, by this many, are left of the edges.
+WORTH_COMPACTING = 500
 
 
 @dataclass
@@ -85,7 +87,8 @@ class Problem:
         self.edges = Edges.of(model, self.ablation.removes_biases)
         self.granularity = granularity
         self.cost = Cost()
-        self._compacted: Compacted | None = None
+        self._compacted: Compacted | None = None  # of the set that was announced last, or of a larger one
+        self._tried: Compacted | None = None  # of the set that was asked about last
         self._streams: Streams | None = None  # of the set that was announced last
         self._contexts: dict[int, Context] = {}  # by first example of a portion
         if reference is None and is_relative(self.criterion):
@@ -124,8 +127,11 @@ class Problem:
         They are evaluated on a smaller model, and from the first block on in which they differ from ``kept``.
         """
         current = len(self.edges) if self._compacted is None else len(self._compacted.origin)
-        if self._compacted is None or int(kept.sum()) <= 0.8 * current:
+        if self._tried is not None and torch.equal(self._tried.origin, kept.nonzero()[:, 0]):
+            self._compacted = self._tried
+        elif self._compacted is None or int(kept.sum()) <= 0.8 * current:
             self._compacted = compact(self.model, self.edges, kept, self.replacement)
+        self._tried = None
         if (self._streams is None or not torch.equal(kept, self._streams.kept)) and self._streams_fit():
             self._streams = Streams(self.edges, kept.clone(), len(self.model.layers))
 
@@ -137,9 +143,7 @@ class Problem:
     @torch.no_grad()
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
-        small = self._covering(kept)
-        if small is None and 2 * int(kept.sum()) < len(kept):
-            small = compact(self.model, self.edges, kept, self.replacement)
+        small = self._smallest(kept)
         if small is None:
             return answer_logits(self.model, self.edges, self.replacement, kept, examples, within=kept)
         chosen = kept[small.origin]
@@ -151,23 +155,30 @@ class Problem:
         return answer_logits(self.model, self.edges, self.replacement, kept, examples)
 
     def soft_logits(self, shares: Tensor, examples: Examples) -> Tensor:
-        """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares."""
+        """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares.
+
+        Shares of edges outside of the set that was announced last get no gradient if all of them are zero.
+        """
         model, edges, replacement, chosen = self.model, self.edges, self.replacement, shares
-        small = self._covering(shares.detach() > 0)
+        opened = shares.detach() > 0
+        small = self._covering(opened)
         if small is not None:
             model, edges, replacement, chosen = small.model, small.edges, small.replacement, shares[small.origin]
         device = examples.tokens.device
         masks = {name: mask.to(device) for name, mask in edges.masks(chosen).items()}
         at = examples.length - 1
         known = context(self.model, self.replacement, examples.tokens, examples.corrupted, at)
-        return masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted, known)
+        within = None
+        if self._streams is not None and not bool((opened & ~self._streams.kept).any()):
+            within = self._masks(self._streams.kept, small)
+        return masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted, known, None, within)
 
     def evaluation(self, kept: Tensor) -> Evaluation:
         """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""
         self.cost.evaluations += 1
-        streams = self._streams
+        small = self._smallest(kept)
+        streams = self._streams if small is self._covering(kept) else None
         shared = 0 if streams is None else streams.shared_blocks(kept)
-        small = self._covering(kept)
         model = self.model if small is None else small.model
         replacement = self.replacement if small is None else small.replacement
         masks = self._masks(kept, small)
@@ -206,6 +217,15 @@ class Problem:
     def _covering(self, kept: Tensor) -> Compacted | None:
         small = self._compacted
         return small if small is not None and int(kept.sum()) == int(kept[small.origin].sum()) else None
+
+    def _smallest(self, kept: Tensor) -> Compacted | None:
+        """What to compute ``kept`` on: a model made for it where that is so much smaller that it pays."""
+        small = self._covering(kept)
+        size = len(kept) if small is None else len(small.origin)
+        if size - 2 * int(kept.sum()) < WORTH_COMPACTING:
+            return small
+        self._tried = compact(self.model, self.edges, kept, self.replacement)
+        return self._tried or small
 
     def _context(self, start: int, some: Examples) -> Context:
         """What the ablation needs to know of a portion of the examples, computed once."""

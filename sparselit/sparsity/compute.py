@@ -87,7 +87,11 @@ def sparse_linear(
 
 
 class _SparseLinear(torch.autograd.Function):
-    """Works channel by channel, (channel, token), as the sparse product wants its rows."""
+    """Works channel by channel, (channel, token), as the sparse product wants its rows.
+
+    What goes out is laid out token by token, as everything else is (adding two layouts costs more than a copy), but
+    for the wide inner channels of a feed-forward block: these stay channel by channel until the next layer reads them.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, masked: bool) -> Tensor:
@@ -100,8 +104,9 @@ class _SparseLinear(torch.autograd.Function):
             y += bias[:, None]
         ctx.save_for_backward(channels, values)
         ctx.pattern, ctx.masked, ctx.shape, ctx.in_shape = pattern, masked, weight.shape, x.shape
-        ctx.has_bias = bias is not None
-        return y.t().reshape(*x.shape[:-1], weight.shape[0])
+        ctx.has_bias, ctx.by_token = bias is not None, x.is_contiguous()
+        wide = weight.shape[0] > weight.shape[1]
+        return (y.t() if wide else y.t().contiguous()).reshape(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -114,7 +119,7 @@ class _SparseLinear(torch.autograd.Function):
             back = F.embedding_bag(
                 pattern.row, by_channel, pattern.column_begin, mode="sum", per_sample_weights=values[pattern.by_column]
             )
-            grad_x = back.t().reshape(ctx.in_shape)
+            grad_x = (back.t().contiguous() if ctx.by_token else back.t()).reshape(ctx.in_shape)
         if ctx.needs_input_grad[1]:
             if ctx.masked:
                 grad_weight = _sampled(by_channel, channels, pattern, ctx.shape)

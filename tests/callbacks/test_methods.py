@@ -58,7 +58,7 @@ class Awkward(LightningModule):
 
 
 class Watch(Callback):
-    """Notes weights, masks and gradients of every step."""
+    """Notes gradients of every step, and weights and masks as its checkpoint has them."""
 
     def __init__(self) -> None:
         self.weights: list[dict[str, Tensor]] = []
@@ -72,8 +72,11 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
         (sparsifier,) = [c for c in trainer.callbacks if isinstance(c, Sparsifier)]
-        self.weights.append({n: p.detach().clone() for n, p in pl_module.named_parameters()})
-        self.masks.append({n: m.clone() for n, m in sparsifier.masks.items()})
+        path = f"{trainer.default_root_dir}/last.ckpt"
+        trainer.save_checkpoint(path)
+        found = torch.load(path, weights_only=True)
+        self.weights.append(found["state_dict"])
+        self.masks.append(found["callbacks"][sparsifier.state_key]["masks"])
 
 
 FALLING = {
@@ -112,6 +115,7 @@ def check_counts(callback: Sparsifier, watch: Watch) -> None:
     for step, (weights, masks) in enumerate(zip(watch.weights, watch.masks, strict=True), start=1):
         for name, k in callback.targets(step).items():
             assert int(weights[name].count_nonzero()) <= k
+            assert not torch.signbit(weights[name][weights[name] == 0]).any()
             if name in masks:
                 assert int(masks[name].sum()) == k
                 assert not weights[name][~masks[name]].any()

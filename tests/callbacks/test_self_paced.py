@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
-from sparselit.tasks import Parity
+from sparselit.tasks import ModularAddition, Parity
 
 from sparselit.errors import SparselitError
+from sparselit.held_out import on_selection
 from sparselit.modules import SparseTransformer
 from sparselit.sparsity.pace import SLOWEST, Pace
 from sparselit.sparsity.schedule import Schedule
@@ -112,6 +114,7 @@ def test_under_accumulation_a_step_is_judged_once_by_the_mean_of_its_batches(
         ("finish", -1),
         ("hold", 1.5),
         ("snapshots", 0),
+        ("held_out", 0),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(key: str, value: float) -> None:
@@ -153,7 +156,7 @@ class Track(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         weight = pl_module.network[1].weight
         self.weights.append(weight.detach().clone())
-        self.moments.append(trainer.optimizers[0].state[weight]["exp_avg"].clone())
+        self.moments.append(trainer.optimizers[0].state[weight].get("exp_avg", torch.zeros(())).clone())
         self.clocks.append(self.sparsity.pace.clock)
 
 
@@ -171,6 +174,30 @@ def test_after_a_rise_weights_optimizer_and_density_are_those_of_the_snapshot_an
     assert track.rates == pytest.approx([0.01] * 6 + [0.007] * 3)
     assert module.optimizers(use_pl_optimizer=False).param_groups[0]["lr"] == 0.01
     assert int(module.network[1].weight.count_nonzero()) == sparsity.budgets[0].k(5.4, 9)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cubic", "exponential"])
+def test_every_checkpoint_has_exactly_the_budget_of_its_clock_also_after_a_rollback(
+    shape: str, make_mlp: Callable[..., Any], make_trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    sparsity = SelfPacedSparsity(Schedule(to=0.001, end=10, shape=shape), loss_below=1.0, memory=0.0)
+    cuts: list[float] = []  # where on its clock each step's weights were cut
+
+    class Save(Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.clock, self.rollbacks = sparsity.pace.clock, sparsity.pace.rollbacks
+
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            back = sparsity.pace.rollbacks > self.rollbacks
+            cuts.append(sparsity.pace.clock if back else self.clock)
+            trainer.save_checkpoint(tmp_path / f"{len(cuts)}.ckpt")
+
+    with pytest.warns(UserWarning, match="with 2 rollbacks"):
+        make_trainer(sparsity, Save(), max_steps=12).fit(breaking(make_mlp, 5, 8))
+    for step, clock in enumerate(cuts, start=1):
+        tensors = torch.load(tmp_path / f"{step}.ckpt", weights_only=True)["state_dict"]
+        for budget in sparsity.budgets:
+            assert int(tensors[budget.name].count_nonzero()) == budget.k(clock, 12), (step, budget.name)  # type: ignore[arg-type]
 
 
 def test_a_clock_that_stands_still_for_too_long_goes_back_too(
@@ -225,6 +252,31 @@ def test_a_run_that_cannot_hold_gives_up_at_the_slowest_pace() -> None:
     assert Pace().observe(math.nan, 1.0, 0.9, 2.0, 5, True, False) == "spike"
 
 
+def test_a_high_loss_on_held_out_prompts_stops_the_clock_and_a_much_higher_one_goes_back() -> None:
+    for held_out, verdict in ((0.5, "fall"), (1.5, "wait"), (2.5, "spike"), (math.inf, "wait"), (math.nan, "wait")):
+        pace = Pace()
+        assert pace.observe(0.1, 1.0, 0.0, 2.0, 5, True, False, held_out) == verdict
+        assert pace.clock == (verdict == "fall")
+
+
+def test_where_nothing_is_learned_the_run_is_to_begin_again_once() -> None:
+    def first(losses: Any) -> int | None:
+        """Step of the first such verdict."""
+        pace = Pace()
+        for step, loss in enumerate(losses):
+            if pace.observe(loss, 0.1, 0.0, 4.0, 5, False, False) == "begin again":
+                pace.begin_again()
+                assert (pace.clock, pace.running_loss, pace.speed, pace.lr_factor) == (0, None, 1, 1)
+                again = [pace.observe(0.7, 0.1, 0.0, 4.0, 5, False, False) for _ in range(20)]
+                assert set(again) == {"wait"}
+                return step
+        return None
+
+    assert first([0.7] * 20) == 6
+    assert first([0.9**step for step in range(20)]) is None
+    assert first([0.05] * 20) is None, "by heart is learned too: it is the held-out loss that is high"
+
+
 def test_the_locked_support_never_grows_and_is_not_shrunk(
     make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
 ) -> None:
@@ -262,3 +314,61 @@ def test_a_snapshot_brings_everything_back_bit_for_bit(shape: tuple[int, int]) -
     assert torch.equal(module.weight, first)
     restore_({**saved, "optimizers": []}, module, [optimizer])
     assert not optimizer.state[module.weight]["exp_avg"].any()
+
+
+# -- held-out prompts, and a penalty that is too much ------------------------------------------------------------------
+
+
+def small(data: ModularAddition) -> SparseTransformer:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": data.vocab_size, "max_length": data.max_length, "n_layers": 1, "d_model": 64, "n_heads": 4}
+    return SparseTransformer(**sizes, lr=0.003, decay="none", norm_eps=0.01, init_std=0.1)
+
+
+@pytest.mark.parametrize("held_out", [None, 5])
+def test_what_is_learned_by_heart_loses_weights_only_where_nobody_looks_at_held_out_prompts(
+    held_out: int | None, make_trainer: Callable[..., Any]
+) -> None:
+    data = ModularAddition(modulus=17, batch_size=16, discovery=8, selection=16)
+    model = small(data)
+    sparsity = SelfPacedSparsity(Schedule(to=0.5, end=1000), loss_below=0.3, held_out=held_out)
+    with pytest.warns(UserWarning, match="the density stopped"):
+        make_trainer(sparsity, max_steps=250, max_epochs=-1, limit_val_batches=0).fit(model, data)
+    assert sparsity.pace.running_loss < 0.3
+    assert sparsity.snapshots == [] if held_out else sparsity.snapshots
+
+
+def test_the_look_at_the_selection_split_is_what_it_says_and_leaves_no_trace(make_trainer: Callable[..., Any]) -> None:
+    data = ModularAddition(modulus=17, batch_size=8, discovery=8, selection=20)
+    model, split = small(data).train(), data.split("selection")
+    trainer = make_trainer(max_steps=1, limit_val_batches=0)
+    trainer.fit(model, data)
+    before = torch.get_rng_state()
+    score = on_selection(trainer, model.train())
+    assert torch.equal(before, torch.get_rng_state())
+    assert model.training
+    logits = model.eval()(split.tokens, split.length - 1).detach()
+    assert score is not None
+    assert score.accuracy == pytest.approx(float((logits.argmax(-1) == split.answer).float().mean()))
+    assert score.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.answer)), rel=1e-5)
+    few, batch = on_selection(trainer, model, prompts=1), next(iter(data.val_dataloader()))
+    logits = model(batch.tokens, batch.length - 1).detach()
+    assert few is not None
+    assert few.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, batch.answer)), rel=1e-5)
+
+
+def test_a_penalty_under_which_nothing_is_learned_waits_until_it_is(
+    make_mlp: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    module = breaking(make_mlp, *range(12))  # nothing is learned before step 12
+    sparsity = SelfPacedSparsity(Schedule(to=0.9, end=100), loss_below=1.0, memory=0.0, shrink=0.2, patience=5)
+    start = module.network[1].weight.detach().clone()
+    track = Track(sparsity)
+    with pytest.warns(UserWarning, match="the density stopped"):
+        make_trainer(sparsity, track, max_steps=16).fit(module)
+    dead = [int((weight == 0).sum()) for weight in track.weights]
+    assert sparsity.pace.begun_again
+    assert dead[5] > 0, "the penalty acts from the first step"
+    assert torch.equal(track.weights[6], start), "six steps without a lower loss: back to the first weights"
+    assert dead[6:12] == [0] * 6, "no penalty until something is learned"
+    assert dead[14] > 10, "and then there is one again"

@@ -398,6 +398,23 @@ def test_an_unchanged_circuit_is_found_again_in_three_evaluations_for_each_edge(
     assert again.search["evaluations"] < circuit.search["evaluations"]
 
 
+class Nothing(Search):
+    """Removes nothing, so that what is gone is gone for free."""
+
+    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+        self.before = problem.cost.evaluations, found.kept
+
+
+def test_edges_that_cannot_matter_go_without_an_evaluation() -> None:
+    problem = Problem(randomised(seed=3, density=0.2), some_examples(), [Bound("task_loss", at_most=99.0)])
+    search = Nothing()
+    search.run(problem)
+    evaluations, left = search.before
+    assert evaluations == 0
+    assert torch.equal(left, problem.useful(problem.all_edges()))
+    assert 0 < int(left.sum()) < len(left)
+
+
 def test_of_several_losses_masks_follow_the_one_that_stands_worst_beside_its_bound() -> None:
     model, examples = randomised(), some_examples(10)
     logits = model(examples.tokens, examples.length - 1).detach()

@@ -137,6 +137,7 @@ def test_a_broken_line_stops_the_run_before_it_begins(
         ("yield Example(prompt, prompt[-1],", "yield Example(prompt, None,"),
         ("yield Example(prompt, prompt[-1],", "yield Example(prompt, 'z',"),
         ("            yield", "            raise ValueError('no luck')\n            yield"),
+        ("            yield", "            yield Example(prompt, 'a', 'b')\n            yield"),  # two answers for one
     ],
 )
 def test_a_broken_plug_in_is_one_line_that_names_its_method(

@@ -35,6 +35,16 @@ def test_result_and_gradients_are_those_of_the_dense_product(shape, density, dty
         torch.testing.assert_close(one, other, **close)
 
 
+def test_all_but_wide_channels_are_laid_out_token_by_token():
+    for rows, columns in ((4, 9), (9, 9), (9, 4)):
+        weight = matrix(rows, columns, 0.5, torch.float32).requires_grad_()
+        x = torch.randn(2, 5, columns, requires_grad=True)
+        y = sparse_linear(x, weight, None, pattern_of(weight))
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert y.is_contiguous() == (rows <= columns)
+        assert gradient.is_contiguous()
+
+
 @pytest.mark.parametrize("shape", [(3, 2**16), (3, 2**16 + 5), (40, 9)])
 def test_entries_are_listed_row_by_row_and_column_by_column(shape):
     weight = matrix(*shape, 0.3, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import import_module
 
@@ -32,6 +33,22 @@ def test_a_shipped_task_is_sound_and_all_its_counterparts_are_verified(name):
     found = examine(make(name))
     assert found.faults == ()
     assert found.verified == found.counterparts > 1000 or name.startswith("Modular")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "FileTask"])  # a mixture has no prompts of its own
+def test_a_task_is_a_class_of_at_most_sixty_lines(name):
+    assert len(inspect.getsource(getattr(TASKS, name)).splitlines()) <= 60
+
+
+@pytest.mark.parametrize("name", ["Comparison", "IndirectObject", "KeyValueRecall"])
+def test_a_prompt_and_its_counterpart_are_of_one_family_so_that_no_prompt_is_lost(name):
+    task = make(name)
+    for split in ("train", "discovery"):
+        examples = task.split(split)
+        for tokens, corrupted, n in zip(examples.tokens, examples.corrupted, examples.length.tolist(), strict=True):
+            prompt, counterpart = task.decode(tokens[:n]), task.decode(corrupted[:n])
+            assert prompt != counterpart
+            assert task.family(prompt) == task.family(counterpart)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -72,7 +72,8 @@ class Search(ABC):
                 raise _OutOfTime
 
         try:
-            attempt(problem, found, problem.useful(found.kept))  # what cannot matter costs one evaluation altogether
+            found.kept = problem.useful(found.kept)  # what goes here changes no logit, so that nothing is evaluated
+            problem.focus(found.kept)
             self.shrink(problem, found, tell)
             certify(problem, found, tell)
         except (KeyboardInterrupt, _OutOfTime):

@@ -73,7 +73,7 @@ class LearnedMasks(Search):
         generator = torch.Generator().manual_seed(self.seed)
         parameters = self.parameters = self.start(problem, found.kept).requires_grad_()
         optimizer = torch.optim.Adam([parameters], lr=self.lr, betas=(0.9, 0.95))
-        idle, shrunk = 0, False
+        idle, shrunk, tried = 0, False, int(found.kept.sum())
         running, penalty = target, 1e-3 * max(target, 1e-3)
         for step in range(1, self.steps + 1):
             chosen = torch.randint(n, (min(self.batch, n),), generator=generator).to(device)
@@ -89,10 +89,12 @@ class LearnedMasks(Search):
             penalty *= 1.05 if running < target else 0.95
             with torch.no_grad():
                 self.project(parameters)
-                if step % _TRY_EVERY == 0 or step == self.steps:
-                    opened = self.opened(parameters, idle > 1) & found.kept
+                opened = self.opened(parameters, idle > 1) & found.kept
+                regular = step % _TRY_EVERY == 0 or step == self.steps
+                if regular or int(opened.sum()) <= 0.5 * tried:
+                    tried = int(opened.sum())
                     smaller = int(opened.sum()) < int(found.kept.sum()) and attempt(problem, found, opened)
-                    idle = 0 if smaller or not shrunk else idle + 1
+                    idle = 0 if smaller or not shrunk else idle + regular
                     shrunk = shrunk or smaller
                     report("masks", int(found.kept.sum()))
                     if idle == _PATIENCE:
