@@ -145,7 +145,8 @@ class Problem:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
         small = self._smallest(kept)
         if small is None:
-            return answer_logits(self.model, self.edges, self.replacement, kept, examples, within=kept)
+            within = None if bool(kept.all()) else kept  # the whole model stays the model bit for bit
+            return answer_logits(self.model, self.edges, self.replacement, kept, examples, within=within)
         chosen = kept[small.origin]
         return answer_logits(small.model, small.edges, small.replacement, chosen, examples, self.model)
 
