@@ -26,8 +26,9 @@ def test_a_ratio_is_a_geometric_mean_over_seeds_and_then_over_tasks() -> None:
 
 def test_a_null_that_was_not_found_and_one_out_of_time_are_told_apart() -> None:
     first = next(iter(TASKS))
-    rows = [row(first, "sparse", 0, None, NULLS[0]), row(first, "dense", 0, 5000, NULLS[0], complete=False)]
-    assert f"| {first} | {ROBUST} | {NULLS[0]} | none | ≤ 5,000 |" in tables(rows)
+    failed = {**row(first, "sparse", 0, None, NULLS[0]), "reached": {"task_loss": 0.7, "kl": 0.654}}
+    rows = [failed, row(first, "dense", 0, 5000, NULLS[0], complete=False)]
+    assert f"| {first} | {ROBUST} | {NULLS[0]} | none (kl 0.65) | ≤ 5,000 |" in tables(rows)
 
 
 def test_no_search_is_asked_for_twice_and_every_pair_of_models_is_there() -> None:

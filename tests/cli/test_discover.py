@@ -73,7 +73,10 @@ trainer:
   enable_progress_bar: false
   callbacks: [{class_path: RunCheckpoint, init_args: {every_n_steps: 20}}]
 """
-CIRCUITS = "circuits: {every_n_steps: 40, begin: {density: 0.5}, criterion: [{metric: task_loss, at_most: 0.9}]}\n"
+CIRCUITS = (
+    "circuits: {every_n_steps: 40, begin: {density: 0.5}, criterion: [{metric: task_loss, at_most: 0.9}], "
+    "ablation: zero}\n"
+)
 RUN = Path("runs/copy/version_0")
 LAST = str(RUN / "checkpoints/step=60.ckpt")
 FIT = ("fit", "--config", "copy.yaml")
