@@ -21,6 +21,7 @@ from statistics import geometric_mean
 from typing import Any, NamedTuple
 
 import torch
+from sparselit.tasks import MajorityToken, Minimum, Quotes
 
 from benchmarks.suite import append, read
 from sparselit.circuits import Bound
@@ -33,9 +34,6 @@ from sparselit.circuits.units import Granularity
 from sparselit.examples import Examples
 from sparselit.task import Task
 from sparselit.transformer import Transformer
-from tasks.majority_token import MajorityToken
-from tasks.minimum import Minimum
-from tasks.quotes import Quotes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

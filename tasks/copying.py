@@ -39,6 +39,11 @@ class Copying(Task):
         """One to three letters more than ever in training."""
         return self._example(rng, self.length + rng.randint(1, 3))
 
+    def family(self, prompt: str) -> str:
+        """The letters, and the copy so far: a prompt and its counterpart are in the same split."""
+        text, _, begun = prompt.partition("|")
+        return "".join(sorted(text)) + "|" + begun
+
     def copy(self, text: str) -> str:
         """What is written after the bar."""
         return text

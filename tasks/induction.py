@@ -39,6 +39,10 @@ class Induction(Task):
         """One to four letters more than ever in training."""
         return self._example(rng, self.length + rng.randint(1, 4))
 
+    def family(self, prompt: str) -> str:
+        """All but the last letter: a prompt and its counterpart are in the same split."""
+        return prompt[:-1]
+
     def solve(self, prompt: str) -> str:
         """The letter after the first place of the last one."""
         return prompt[prompt.index(prompt[-1]) + 1]

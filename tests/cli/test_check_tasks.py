@@ -108,7 +108,7 @@ def test_a_task_of_the_users_own_folder_is_found_by_its_import_path(sparselit: C
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("Leak", "share 600 prompts, such as"),
+        ("Leak", "the splits train and report share"),
         ("Imbalance", "the answer 'a' is right for"),
         ("Shortcut", "fixed position: this alone gets 100.0 % of held-out prompts right"),
         ("Visible", "answer visible: this alone gets 100.0 % of held-out prompts right"),

@@ -40,7 +40,9 @@ def test_a_task_is_a_class_of_at_most_sixty_lines(name):
     assert len(inspect.getsource(getattr(TASKS, name)).splitlines()) <= 60
 
 
-@pytest.mark.parametrize("name", ["Comparison", "IndirectObject", "KeyValueRecall"])
+@pytest.mark.parametrize(
+    "name", ["Comparison", "Copying", "IndirectObject", "Induction", "KeyValueRecall", "Reversing"]
+)
 def test_a_prompt_and_its_counterpart_are_of_one_family_so_that_no_prompt_is_lost(name):
     task = make(name)
     for split in ("train", "discovery"):
