@@ -323,9 +323,10 @@ def test_discover_without_a_circuits_key_uses_the_defaults(copying: Path, sparse
     circuit = json.loads(Path("runs/dense/version_0/circuits/step=200.json").read_text())
     assert [(row["metric"], row.get("at_most"), row.get("at_least")) for row in circuit["criterion"]] == [
         ("task_loss", 0.15, None),
-        ("accuracy", None, 0.99),
+        ("kl", 0.02, None),
     ]
-    assert "accuracy     1.0000, to be ≥ 0.99" in out
+    assert circuit["ablation"]["kind"] == "mean"
+    assert "to be ≤ 0.02" in out
 
 
 def test_discover_says_why_there_is_no_circuit(run: Command) -> None:

@@ -53,12 +53,13 @@ SIZES = {"batch_size": 16, "discovery": 16, "selection": 8, "report": 12}
 
 def experiment(class_path: str, steps: int = 60, **arguments: object) -> str:
     """The YAML of a run of a few seconds, whose model learns to repeat a letter."""
+    circuits = {"every_n_steps": steps, "ablation": "zero", "criterion": [{"metric": "task_loss", "at_most": 0.9}]}
     return yaml.safe_dump({
         "seed_everything": 0,
         "data": {"class_path": class_path, "init_args": {**SIZES, **arguments}},
         "model": {"n_layers": 1, "d_model": 8, "n_heads": 2, "d_mlp": 4, "norm": "none", "bias": False, "lr": 0.03},
         "sparsity": {"class_path": "StaticSparsity", "init_args": {"density": 0.4}},
-        "circuits": {"every_n_steps": steps, "criterion": [{"metric": "task_loss", "at_most": 0.9}]},
+        "circuits": circuits,
         "trainer": {"max_steps": steps, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 20},
     })  # fmt: skip
 
