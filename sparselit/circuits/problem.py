@@ -170,8 +170,8 @@ class Problem:
         at = examples.length - 1
         known = context(self.model, self.replacement, examples.tokens, examples.corrupted, at)
         within = None
-        if self._streams is not None and not bool((opened & ~self._streams.kept).any()):
-            within = self._masks(self._streams.kept, small)
+        if small is None and self._streams is not None and not bool((opened & ~self._streams.kept).any()):
+            within = self._masks(self._streams.kept, None)
         return masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted, known, None, within)
 
     def evaluation(self, kept: Tensor) -> Evaluation:

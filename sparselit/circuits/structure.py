@@ -28,8 +28,8 @@ def useful(model: Transformer, edges: Edges, kept: Tensor) -> Tensor:
         flow = _Flow(model, masks)
         alive, read = flow.forward(), flow.backward()
         left = kept.clone()
-        for i, name in enumerate(edges.names):
-            here = (edges.matrix == i) & kept
+        for name, all_here in zip(edges.names, edges.members, strict=True):
+            here = all_here[kept[all_here]]
             bundle = edges.bundles[name]
             first, second = edges.row[here], edges.column[here]
             target, source = (first, second) if bundle.target_axis == 0 else (second, first)

@@ -7,7 +7,7 @@ unembedding edges end at a logit. A bias is listed like an edge from the constan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -125,9 +125,9 @@ class Edges:
         return len(self.matrix)
 
     @cached_property
-    def _members(self) -> list[Tensor]:
-        """Numbers of the edges of each tensor."""
-        return [(self.matrix == i).nonzero()[:, 0] for i in range(len(self.names))]
+    def members(self) -> Sequence[Tensor]:
+        """Numbers of the edges of each tensor, which stand one after the other."""
+        return torch.arange(len(self)).split(torch.bincount(self.matrix, minlength=len(self.names)).tolist())
 
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
         """One tensor per matrix or vector, in its shape, that holds ``kept`` (edge,) at the edges and zero elsewhere.
@@ -135,7 +135,7 @@ class Edges:
         Booleans give boolean masks; a float tensor gives differentiable ones.
         """
         masks = {}
-        for name, here in zip(self.names, self._members, strict=True):
+        for name, here in zip(self.names, self.members, strict=True):
             empty = torch.zeros(self.shapes[name], dtype=kept.dtype, device=kept.device)
             index = (self.row[here], self.column[here])[: empty.ndim]
             masks[name] = empty.index_put(index, kept[here])
