@@ -25,7 +25,7 @@ from sparselit.circuits.files import write_circuit
 from sparselit.circuits.search import Report
 from sparselit.errors import SparselitError
 from sparselit.interlude import on_device, progress_bar, stoppable, undisturbed
-from sparselit.sparsifier import is_logging_step
+from sparselit.steps import is_logging_step
 from sparselit.task import Task
 from sparselit.transformer import Transformer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from sparselit.sparsity.density import density_table, total
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.schedule import Schedule, as_schedule
 from sparselit.sparsity.updates import refuse_non_finite, was_skipped, zero_moments
+from sparselit.steps import is_logging_step, length_in_epochs
 
 #: What happens to the optimizer's moments of dead entries, see :class:`Sparsifier`.
 Moments = Literal["keep", "mask", "reset"]
@@ -275,7 +275,7 @@ class Sparsifier(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out the length of a run given in epochs, and bring the weights to the first density."""
         if self.total_steps < 0:
-            self.total_steps = _length_in_epochs(trainer, pl_module)
+            self.total_steps = length_in_epochs(trainer, pl_module)
         self.validate(pl_module, self.total_steps)
         tensors = self.tensors(pl_module)
         continued = self._resumed or (trainer.global_step > 0 and self.step > 0)
@@ -386,17 +386,3 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter:
     for part in path:
         module = module._modules[part]  # type: ignore[assignment]
     return module._parameters[last]  # type: ignore[return-value]
-
-
-def _length_in_epochs(trainer: Trainer, module: LightningModule) -> int:
-    """Optimizer steps of a run that is limited by ``max_epochs`` over a dataloader of known length."""
-    batches = trainer.num_training_batches
-    if not module.automatic_optimization or math.isinf(batches) or trainer.max_epochs in (None, -1):
-        return -1
-    return math.ceil(batches / trainer.accumulate_grad_batches) * int(trainer.max_epochs or 0)
-
-
-def is_logging_step(trainer: Trainer) -> bool:
-    """Whether the trainer writes what is logged in this step; the last step of the run counts too."""
-    every = bool(trainer.log_every_n_steps)  # type: ignore[attr-defined]
-    return every and (trainer._logger_connector.should_update_logs or trainer.global_step == trainer.max_steps)

@@ -73,12 +73,7 @@ def collect(
         "sufficiency": {split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
         "held_out": {"split": "report", **score(of_circuit, report, of_model), "strata": strata},
         "out_of_distribution": None if shifted is None else scored(shifted),
-        "necessity": necessity(
-            edges,
-            kept,
-            len(report.answer),
-            works or (lambda trial: meets(trial, report, of_model, criterion, logits_of)),
-        ),
+        "necessity": necessity(edges, kept, len(report.answer), works or sufficient),
         "complement": {"split": "report", **score(logits_of(~kept, report), report, of_model)},
         "faithfulness": faithfulness(subject, criterion),
         "nulls": {
