@@ -25,66 +25,7 @@ class Unsound(Sound):
     def sample(self, rng):
         return super().sample(rng)._replace(answer="a", wrong="b")
 """
-FAULTY = """\
-import random
-
-from sparselit import Example, Task
-
-SWAP = str.maketrans("ab", "ba")
-
-
-class Most(Task):
-    vocabulary, max_length = "ab=xAB", 18
-    by_definition = {"bag of characters": "only the counts matter"}
-
-    def __init__(self, **kwargs):
-        super().__init__(**{**kwargs, "pool": 600, "discovery": 100, "selection": 100, "report": 300})
-
-    def sample(self, rng):
-        letters = "".join(rng.choices("ab", k=17))
-        answer, wrong = "ab" if letters.count("a") > 8 else "ba"
-        return Example(letters + "=", answer, wrong, letters.translate(SWAP) + "=")
-
-    def solve(self, prompt):
-        return "a" if prompt.count("a") > prompt.count("b") else "b"
-
-
-class Leak(Most):
-    def split(self, name):
-        return super().split("train" if name == "report" else name)
-
-
-class Imbalance(Most):
-    def sample(self, rng):
-        while (example := super().sample(rng)).answer == "b" and rng.random() < 0.9:
-            pass
-        return example
-
-
-class Shortcut(Most):
-    def sample(self, rng):
-        while (example := super().sample(rng)).prompt[2] != example.answer:
-            pass
-        return example
-
-
-class Visible(Most):
-    def sample(self, rng):
-        example, place = super().sample(rng), rng.randint(1, 9)
-        sign = {"a": "A", "b": "B"}[example.answer]
-        prompt = example.prompt[:place] + sign + example.prompt[place + 1 :]
-        return Example(prompt, sign, "BA"["AB".index(sign)])
-
-    def solve(self, prompt):
-        return next(letter for letter in prompt if letter in "AB")
-
-
-class Unflipped(Most):
-    def sample(self, rng):
-        example = super().sample(rng)
-        place = example.prompt.find(example.wrong)
-        return example._replace(corrupted=example.prompt[:place] + "x" + example.prompt[place + 1 :])
-"""
+FAULTY = (Path(__file__).parents[1] / "planted.py").read_text(encoding="utf-8")
 
 
 def test_a_shipped_task_is_green(sparselit: Command) -> None:
@@ -117,7 +58,7 @@ def test_a_task_of_the_users_own_folder_is_found_by_its_import_path(sparselit: C
 )
 def test_each_planted_fault_turns_the_command_red(sparselit: Command, folder: Path, name: str, fault: str) -> None:
     (folder / "faulty_tasks.py").write_text(FAULTY)
-    code, out, _ = sparselit("tasks", "--check", f"faulty_tasks.{name}", "faulty_tasks.Most")
+    code, out, _ = sparselit("tasks", "--check", f"faulty_tasks.{name}", "faulty_tasks.Majority")
     assert code == 1
     assert fault in " ".join(out.split())
     assert out.endswith("1 of 2 tasks unsound\n")  # without the fault it is sound
