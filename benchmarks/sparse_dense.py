@@ -3,6 +3,7 @@
     python -m benchmarks.sparse_dense              trains and searches what is missing, then prints the tables
     python -m benchmarks.sparse_dense --table      only prints the tables, from the results that there are
     python -m benchmarks.sparse_dense --minutes 3  as the first, but begins no search after three minutes
+    python -m benchmarks.sparse_dense --seconds 720  gives each search so long, and again those that ran out of less
 
 A size belongs to its protocol: search x ablation x bounds. Beside each stands what the same search needs for nulls:
 other answers in the same model, and the task in an untrained model of the same shape and density. Results are kept in
@@ -38,7 +39,7 @@ from sparselit.transformer import Transformer
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 FILE = RESULTS / "sparse_dense.jsonl"
-SEEDS, SECONDS = 3, 100.0  # of CPU time, the longest that one search may take
+SEEDS, SECONDS = 3, 100.0  # of CPU time, the longest that one search may take unless told otherwise
 MODELS = ("sparse", "dense")
 
 
@@ -136,24 +137,35 @@ def jobs(seeds: int) -> Iterator[Job]:
         yield from (Job(task, model, 0, ROBUST, null) for null in NULLS for model in MODELS)
 
 
+def missing(done: Sequence[Mapping[str, Any]], seeds: int, seconds: float) -> list[Job]:
+    """The searches without a result, and those that ran out of less time than ``seconds``."""
+
+    def has(job: Job) -> bool:
+        rows = [row for row in done if job.key.items() <= row.items()]
+        return bool(rows) and (rows[-1].get("complete", True) or rows[-1]["cpu_seconds"] >= seconds)
+
+    return [job for job in jobs(seeds) if not has(job)]
+
+
 def main() -> None:
     """Train, search, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="only print the tables")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--minutes", type=float, default=1e9, help="after which no search begins")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="CPU time, the longest one search may take")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    done, end = read(FILE), time.monotonic() + 60 * options.minutes
-    missing = [job for job in jobs(options.seeds) if not any(job.key.items() <= row.items() for row in done)]
-    while missing and not options.table and time.monotonic() < end:
-        job = missing.pop(0)
-        row = job.key | measured(job)
+    end = time.monotonic() + 60 * options.minutes
+    left = missing(read(FILE), options.seeds, options.seconds)
+    while left and not options.table and time.monotonic() < end:
+        job = left.pop(0)
+        row = job.key | measured(job, options.seconds)
         append(FILE, row)
         sys.stderr.write(f"{row}\n")
     sys.stdout.write(tables(read(FILE)))
-    sys.stdout.write(f"\nsearches that are missing: {len(missing)}\n")
+    sys.stdout.write(f"\nsearches that are missing: {len(left)}\n")
 
 
 def trained(task: str, kind: str, seed: int) -> Transformer:
@@ -176,8 +188,11 @@ def examples_of(task: str) -> dict[str, Examples]:
     return {split: data.split(split) for split in ("discovery", "report")}
 
 
-def measured(job: Job) -> dict[str, Any]:
-    """Edges that one search needs, and how the result does on the report split; None where it finds nothing."""
+def measured(job: Job, seconds: float) -> dict[str, Any]:
+    """Edges that one search needs, and how the result does on the report split; None where it finds nothing.
+
+    ``seconds`` of CPU time are the longest that the search may take.
+    """
     model, protocol = trained(job.task, job.model, job.seed), job.protocol
     splits = examples_of(job.task)
     began = time.process_time()
@@ -190,7 +205,7 @@ def measured(job: Job) -> dict[str, Any]:
     reached = {bound.metric: values[bound.metric] for bound in protocol.bounds}
     row: dict[str, Any] = {"of": len(problem.edges), "edges": None}
     if start is not None:
-        found = _searched(problem, start, protocol)
+        found = _searched(problem, start, protocol, seconds)
         reached = problem.values(found.kept)
         row |= {"edges": int((found.kept & ~problem.edges.is_bias).sum()), "complete": found.complete}
         row |= {"start": int(start.sum()), "evaluations": problem.cost.evaluations}
@@ -201,13 +216,13 @@ def measured(job: Job) -> dict[str, Any]:
                 "report": {name: round(shown[name], 4) for name in ("task_loss", "calibrated_loss", "kl", "accuracy")}
             }
             row |= {"n": len(report.answer)}
-    seconds = round(time.process_time() - began, 1)
-    return row | {"reached": {name: round(value, 4) for name, value in reached.items()}, "cpu_seconds": seconds}
+    spent = round(time.process_time() - began, 1)
+    return row | {"reached": {name: round(value, 4) for name, value in reached.items()}, "cpu_seconds": spent}
 
 
-def _searched(problem: Problem, start: torch.Tensor, protocol: Protocol) -> Found:
+def _searched(problem: Problem, start: torch.Tensor, protocol: Protocol, seconds: float) -> Found:
     search: searches.Search = getattr(searches, protocol.search)()
-    end = time.process_time() + SECONDS
+    end = time.process_time() + seconds
 
     def ended(stage: str, edges: int) -> None:
         if time.process_time() > end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.sparse_dense import COMMON, MODELS, NULLS, ROBUST, TASKS, jobs, tables
+from benchmarks.sparse_dense import COMMON, MODELS, NULLS, ROBUST, TASKS, jobs, missing, tables
 
 
 def row(task: str, model: str, seed: int, edges: int | None, null: str | None = None, complete: bool = True) -> Any:
@@ -40,3 +40,14 @@ def test_no_search_is_asked_for_twice_and_every_pair_of_models_is_there() -> Non
                 for model in MODELS:
                     key = {"task": task, "model": model, "seed": seed, "protocol": str(protocol), "null": None}
                     assert tuple(key.items()) in keys
+
+
+def test_a_search_that_ran_out_of_time_is_done_again_only_with_more_of_it() -> None:
+    job, *others = jobs(3)
+    rest = [other.key | {"edges": 1, "complete": True, "cpu_seconds": 1.0} for other in others]
+    stopped = job.key | {"edges": 9, "complete": False, "cpu_seconds": 101.0}
+    assert missing(rest, 3, 100.0) == [job]
+    assert missing([*rest, stopped], 3, 100.0) == []
+    assert missing([*rest, stopped], 3, 200.0) == [job]
+    assert missing([*rest, stopped, stopped | {"complete": True}], 3, 200.0) == []
+    assert missing([*rest, job.key | {"edges": None, "cpu_seconds": 1.0}], 3, 200.0) == []
