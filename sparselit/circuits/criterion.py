@@ -32,7 +32,8 @@ def calibrated_loss(logits: Tensor, examples: Examples, reference: Tensor | None
     """As :func:`answer_loss` after the one scale and shift of the two logits' difference that fit best (example,).
 
     Gao et al. 2025 (§2.4) calibrate a pruned model so before its loss is compared. The difference is that of the token
-    with the larger number and the one with the smaller, so that the shift favours a token and not the answer.
+    with the larger number and the one with the smaller, so that the shift favours a token and not the answer. Where
+    the answer always has the smaller number, or always the larger, the shift alone is right and the loss says nothing.
     """
     pair = torch.stack([examples.answer, examples.wrong], dim=1)
     return _calibrated(logits.gather(1, pair), examples)
