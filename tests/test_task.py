@@ -101,9 +101,9 @@ def test_a_finite_domain_fills_the_splits_with_all_it_has():
 
 def test_an_endless_task_with_a_small_domain_stops_drawing():
     task = First()  # 3^4 + … + 3^8 = 9801 prompts
-    began = time.perf_counter()
+    began = time.process_time()
     sizes = [len(prompts(task, split)) for split in SPLITS]
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
     assert 3000 < sizes[0] < 5000
     assert sizes[3] < 2500
 

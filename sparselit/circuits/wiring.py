@@ -7,6 +7,7 @@ unembedding edges end at a logit. A bias is listed like an edge from the constan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,12 +135,19 @@ class Edges:
 
         Booleans give boolean masks; a float tensor gives differentiable ones.
         """
-        masks = {}
-        for name, here in zip(self.names, self.members, strict=True):
-            empty = torch.zeros(self.shapes[name], dtype=kept.dtype, device=kept.device)
-            index = (self.row[here], self.column[here])[: empty.ndim]
-            masks[name] = empty.index_put(index, kept[here])
-        return masks
+        sizes = [math.prod(self.shapes[name]) for name in self.names]
+        flat = torch.zeros(sum(sizes), dtype=kept.dtype, device=kept.device)  # one tensor: one step forth, one back
+        parts = flat.index_put((self.places_when_flat.to(kept.device),), kept).split(sizes)
+        return {name: part.view(self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
+
+    @cached_property
+    def places_when_flat(self) -> Tensor:
+        """Where each edge stands, (edge,), when all tensors are laid out flat, one after the other."""
+        shapes = [self.shapes[name] for name in self.names]
+        sizes, columns = (
+            torch.tensor([math.prod(shape[first:]) for shape in shapes], dtype=torch.long) for first in (0, 1)
+        )
+        return (sizes.cumsum(0) - sizes)[self.matrix] + self.row * columns[self.matrix] + self.column
 
     def describe(self, index: int) -> tuple[str, int, int]:
         """Edge ``index`` as (parameter name, row, column)."""

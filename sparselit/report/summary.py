@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.intervals import wilson
-from sparselit.report.terminal import controlled
+from sparselit.report.terminal import controlled, minimal
 from sparselit.sparsity.density import Row, total
 
 WIDTH = 80
@@ -104,7 +104,7 @@ def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
     size, evidence = circuit.size, circuit.evidence
     held_out, nulls = evidence["held_out"], evidence["nulls"]
     split = held_out["split"]
-    certificate = "no single edge can go" if circuit.certificate["complete"] else "NONE, the search was ended before"
+    certificate = minimal(circuit) if circuit.certificate["complete"] else "NONE, the search was ended before"
     facts = [controlled(circuit), ("size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free")]
     for row in circuit.criterion:
         sign, bound = ("≤", row["at_most"]) if row.get("at_most") is not None else ("≥", row["at_least"])

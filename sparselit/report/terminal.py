@@ -94,6 +94,12 @@ def circuit_lines(circuit: Circuit) -> list[str]:
     return [*lines, "", *_edges(circuit)]
 
 
+def minimal(circuit: Circuit) -> str:
+    """What a complete certificate says, in the unit that was removed and certified as one."""
+    granularity = circuit.certificate["granularity"]
+    return f"no single {'edge' if granularity == 'weight' else granularity} can go"
+
+
 def controlled(circuit: Circuit) -> tuple[str, str]:
     """Whether the circuit's size was held against the sizes of nulls, as (name, text)."""
     searched = circuit.evidence["nulls"].get("searched")
@@ -129,8 +135,7 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
     certificate = circuit.certificate
     bounds = ", ".join(map(criterion_text, certificate["criterion"]))
     if certificate["complete"]:
-        unit = {"weight": "edge"}.get(certificate["granularity"], certificate["granularity"])
-        text = f"no single {unit} can go: without it {bounds} fails on the {certificate['split']} split"
+        text = f"{minimal(circuit)}: without it {bounds} fails on the {certificate['split']} split"
         yield "certificate", f"{text} (n {certificate['n']:,}, smallest margin {certificate['min_margin']:.3g})"
     else:
         yield "certificate", f"incomplete: the search for edges that can go under {bounds} was stopped"

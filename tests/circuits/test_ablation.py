@@ -17,6 +17,7 @@ from sparselit.circuits.search import GroupTesting
 from sparselit.circuits.verify import verify
 from sparselit.errors import SparselitError
 from sparselit.examples import Examples
+from sparselit.report.summary import circuit_facts
 from sparselit.transformer import Transformer
 
 from .models import LENGTH, VOCABULARY, random_subset, randomised, some_behaviour, some_examples
@@ -208,3 +209,5 @@ def test_whatever_the_problem_its_circuit_is_verified_from_its_files(
     assert verdict["minimal"] or not circuit.certificate["removals"]
     assert circuit.certificate["granularity"] == granularity
     assert circuit.certificate["complete"]
+    unit = "edge" if granularity == "weight" else granularity
+    assert ("certificate", f"no single {unit} can go") in circuit_facts(circuit)

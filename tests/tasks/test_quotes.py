@@ -149,10 +149,10 @@ def test_counting_characters_does_not_solve_the_distractor_stratum(task):
 
 
 def test_drawing_every_split_is_fast():
-    began = time.perf_counter()
+    began = time.process_time()
     task = Quotes("synthetic")
     assert [len(task.split(split).length) for split in SPLITS] == [32768, 1024, 2048, 10000]
-    assert time.perf_counter() - began < 6  # 1 s on an idle machine
+    assert time.process_time() - began < 6  # 1 s on an idle machine
 
 
 def test_fresh_prompts_are_balanced_too():
