@@ -1,6 +1,7 @@
 """Does more sparsity at equal accuracy give a smaller certified circuit?
 
     python benchmarks/density_circuits.py --seeds 3 --output docs/density_circuits.png
+    python benchmarks/density_circuits.py --seeds 3 --output docs/density_circuits.png --table    of what there is
 
 Trains the model of ``configs/quotes_synthetic.yaml`` down to several densities with everything else equal, and searches
 each for the smallest circuit (``task_loss`` at most 0.15 nats and ``accuracy`` at least 0.999, searched under bounds
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trainings at each density, at least 1")
     parser.add_argument("--densities", type=float, nargs="*", default=list(DENSITIES), choices=DENSITIES, metavar="D")
     parser.add_argument("--output", type=Path, help="file of the figure, .png")
+    parser.add_argument("--table", action="store_true", help="train and search nothing, show what there is")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -139,8 +141,11 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for density in arguments.densities:
             folder = FOLDER / f"{density}-{seed}"
+            if arguments.table and not (folder / "model.json").is_file():
+                continue
             model, about = load(folder, density, seed, data)
-            found = {ablation: circuit(folder, model, data, ablation) for ablation in ABLATIONS}
+            there = [each for each in ABLATIONS if not arguments.table or (folder / f"{each}.json").is_file()]
+            found = {each: circuit(folder, model, data, each) if each in there else {} for each in ABLATIONS}
             rows.append({"density": density, "seed": seed, **about, **found})
             sys.stderr.write(f"{density} {seed}: {found}\n")
     columns = "| density asked for | seed | accuracy | loss | non-zeros |"
@@ -153,7 +158,8 @@ def main() -> None:
         for ablation in ABLATIONS:
             one = row[ablation]
             sure = "" if one.get("certified", True) else " (not certified)"
-            line += f" {one['edges']}{sure} | {one['accuracy']:.2%} |" if "edges" in one else " none | |"
+            none = " none | |" if one else " – | |"
+            line += f" {one['edges']}{sure} | {one['accuracy']:.2%} |" if "edges" in one else none
         sys.stdout.write(line + "\n")
     if arguments.output:
         draw(rows, arguments.output)
