@@ -173,7 +173,8 @@ class Task(LightningDataModule):
                 if not drawn:
                     raise SparselitError(
                         f"{self._name} has no prompt for its {name} split: its domain, or the number of different"
-                        " counterparts, is too small; make it larger"
+                        " counterparts, is too small; make it larger, or let counterparts come in pairs (all that they"
+                        " link stays in one split)"
                     )
             else:
                 raise SparselitError(

@@ -63,7 +63,8 @@ def history(folder: Path) -> History:
         inside = sorted({path.parent.name for path in folder.glob("*/step=*.json") if _CIRCUIT.fullmatch(path.name)})
         hint = f"; name one of its tasks: {', '.join(inside)}" if inside else ""
         hint = hint or "; a run writes them every circuits.every_n_steps steps"
-        raise SparselitError(f"{folder} holds {len(names)} circuits step=N.json, a history needs two{hint}")
+        found = "one circuit" if names else "no circuit"
+        raise SparselitError(f"{folder} holds {found} step=N.json, a history needs two{hint}")
     return history_of({step: Circuit.load(path) for step, path in names.items()})
 
 

@@ -23,7 +23,7 @@ def parse_nodes(text: str, model: Transformer, vocabulary: Sequence[str] = ()) -
     """The nodes that ``layers.0.mlp.act:13``, ``layers.0.mlp.act:3,5`` or ``layers.0.mlp.act`` (all) means.
 
     Args:
-        text: a site and channels; tokens and logits may be named by the token itself, as in ``token:'``.
+        text: a site and channels; tokens and logits may be named by the token itself, as in ``token:a``.
         model: whose nodes.
         vocabulary: its tokens.
 
@@ -46,7 +46,8 @@ def parse_nodes(text: str, model: Transformer, vocabulary: Sequence[str] = ()) -
         return site, [list(vocabulary).index(rest)]
     channels = [int(part) if part.strip().isdecimal() else -1 for part in rest.split(",")]
     if any(not 0 <= channel < widths[site] for channel in channels):
-        raise SparselitError(f"{text!r} is no node: the channels of {site} are 0 to {widths[site] - 1:,}")
+        hint = f", or one token as it is: {site}:{vocabulary[0]}" if site in ("token", "logits") and vocabulary else ""
+        raise SparselitError(f"{text!r} is no node: the channels of {site} are 0 to {widths[site] - 1:,}{hint}")
     return site, channels
 
 

@@ -150,6 +150,9 @@ def _config_beside(command: str, ckpt_path: str) -> Path:
         raise SparselitError(f"checkpoint {ckpt_path!r} does not exist")
     folder = RunFolder.of(Path(ckpt_path))
     if folder is None or not folder.config.is_file():
+        from sparselit.checkpoint import load_checkpoint  # torch is slow to import
+
+        load_checkpoint(ckpt_path)  # where it is damaged, that is what to say
         raise SparselitError(f"no config.yaml beside {ckpt_path!r}; say which task it is about with --config or --data")
     return folder.config
 

@@ -31,11 +31,13 @@ def shipped() -> dict[str, Path]:
 
 
 def question(path: Path) -> str:
-    """The first comment line of a configuration."""
+    """The sentences with which a configuration begins, up to the end of a line."""
+    text = ""
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and line.strip("# "):
-            return line.strip("# ").strip()
-    return ""
+        text = f"{text} {line.strip('# ')}".strip()
+        if not line.startswith("#") or text.endswith((".", "?")):
+            break
+    return text
 
 
 def is_overlay(path: Path) -> bool:

@@ -45,8 +45,8 @@ def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dic
     from sparselit.circuits.wiring import place_name  # torch is slow to import
 
     rows = [
-        f"A             {len(first.places)} edges and biases, {first.ablation_text}",
-        f"B             {len(second.places)} edges and biases, {second.ablation_text}",
+        f"A             {len(first.places)} edges and biases, ablation {first.ablation_text}",
+        f"B             {len(second.places)} edges and biases, ablation {second.ablation_text}",
         f"shared        {len(common.both)}, Jaccard {common.jaccard:.2f}",
     ]
     if first.model["hash"] != second.model["hash"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         "report split",
         f"min margin   {verdict['min_margin']:.4g}, by which the criterion fails at the least without one edge",
         f"unexplained  {100 * verdict['unexplained']:.1f} % of the loss",
-        f"flags        {', '.join(verdict['flags']) or 'none'}",
+        textwrap.fill(f"flags        {', '.join(verdict['flags']) or 'none'}", 80, subsequent_indent=" " * 13),
     ]
     return lines
 

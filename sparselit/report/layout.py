@@ -150,10 +150,10 @@ class Columns:
         return x
 
     def _pull(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Halfway towards the mean of what each thing is linked to."""
+        """Halfway towards the mean of what each thing is linked to; of everything, where it is linked to nothing."""
         total = np.zeros_like(x)
         np.add.at(total, self.links, x[self.links[:, ::-1]])
-        return np.where(self.degree > 0, (x + total / np.maximum(self.degree, 1)) / 2, x)
+        return (x + np.where(self.degree > 0, total / np.maximum(self.degree, 1), x.mean())) / 2
 
     def _apart(self, x: NDArray[np.float64], order: list[int]) -> NDArray[np.float64]:
         """Push things apart, to both sides alike, until none overlap and every row is in this order."""

@@ -111,7 +111,8 @@ def controlled(circuit: Circuit) -> tuple[str, str]:
 def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     task, config, size = circuit.task, circuit.model["config"], circuit.size
     yield "task", str(task["class_path"])
-    shape = f"{config['n_layers']} layers of {config['n_heads']} heads, {config['d_model']} channels"
+    layers = config["n_layers"]
+    shape = f"{layers} layer{'s' * (layers != 1)} of {config['n_heads']} heads, {config['d_model']} channels"
     yield "model", f"{shape}; weights {circuit.model['weights']}"
     n = circuit.evidence["held_out"]["n"]
     for i, row in enumerate(circuit.criterion):

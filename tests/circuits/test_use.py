@@ -188,7 +188,7 @@ def test_a_history_counts_births_and_deaths(tmp_path: Path) -> None:
     assert {e: set(s) for e, s in found.lives.items()} == {
         e: {step for step in sets if e in sets[step]} for e in set.union(*sets.values())
     }
-    with pytest.raises(SparselitError, match="holds 1 circuits"):
+    with pytest.raises(SparselitError, match="holds one circuit step"):
         history(tmp_path)
 
 
@@ -295,6 +295,7 @@ def test_patching_everything_gives_the_counterpart_and_ablation_the_mean(opened:
         ("layers.0.mlp.act:5", "0 to 4"),
         ("layers.0.mlp.act:x", "0 to 4"),
         ("layers.0.attn.pattern:0", "no node"),
+        ("token:'a'", "or one token as it is: token:"),
         ("token:z", "0 to 4"),
     ],
 )

@@ -101,6 +101,10 @@ CASES = {
         ("density", "quick.yaml"),
         "'quick.yaml' cannot be read: it is truncated, damaged or not a checkpoint",
     ),
+    "damaged checkpoint outside of a run": (
+        ("test", "--ckpt_path", "quick.yaml"),
+        "'quick.yaml' cannot be read: it is truncated, damaged or not a checkpoint",
+    ),
     "option of a plain command": (("tasks", "--al"), "unrecognized arguments: --al; see `sparselit tasks --help`"),
 }
 

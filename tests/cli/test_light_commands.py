@@ -53,7 +53,7 @@ def test_tasks_are_read_from_their_sources(sparselit: Command) -> None:
 def test_every_shipped_config_opens_with_its_question(sparselit: Command) -> None:
     out = sparselit("configs").out
     for name, path in shipped().items():
-        assert question(path), f"{name} must open with a comment line"
+        assert question(path).endswith((".", "?")), f"{name} must open with a sentence, and it is shown whole"
         assert name in out
 
 

@@ -250,7 +250,7 @@ def test_history_is_a_table_and_a_figure(folder: Path) -> None:
 
 
 def test_history_needs_two_circuits(folder: Path, found: Path) -> None:
-    refused(sparselit(folder, "history", "."), "holds 1 circuits")
+    refused(sparselit(folder, "history", "."), "holds one circuit step")
     refused(sparselit(folder, "history", "nowhere"), "nowhere is no folder")
     shutil.copytree(found, folder / "run" / "circuits" / "One")
     refused(sparselit(folder, "history", "run"), "name one of its tasks: One")

@@ -118,6 +118,13 @@ def test_boxes_of_one_row_do_not_overlap_and_stay_inside():
                 assert a.x1 < b.x0 or b.x1 < a.x0 or a.y1 < b.y0 or b.y1 < a.y0
 
 
+def test_a_node_without_edges_stands_beside_the_others():
+    linked = [edge for edge in EDGES if edge[0] != "bigram.weight"]
+    with_one_more = circuit(linked)
+    with_one_more.nodes["logits"] = sorted([*with_one_more.nodes["logits"], 1])  # it has a bias only
+    assert draw(with_one_more).get_figwidth() < draw(circuit(linked)).get_figwidth() + 1
+
+
 def test_labels_are_left_out_of_a_crowd_and_the_title_says_so():
     shown = texts(draw(circuit(many_edges(LABELLED + 1))))
     assert any("labels are left out" in text for text in shown)
