@@ -29,6 +29,7 @@ class Soundness:
         chance: accuracy of guessing among the answers, in (0, 1).
         optimum: best possible accuracy.
         accuracies: of each simple rule, on held-out prompts.
+        n: number of those.
         verified: counterparts whose answer is known by other means than the example, and was compared.
         counterparts: all of them.
         faults: what is wrong, one line each; empty for a sound task.
@@ -38,6 +39,7 @@ class Soundness:
     chance: float
     optimum: float
     accuracies: Mapping[str, float]
+    n: int
     verified: int
     counterparts: int
     faults: tuple[str, ...]
@@ -86,6 +88,7 @@ def examine(task: Task) -> Soundness:
         chance,
         task.optimum,
         accuracies,
+        len(report.answer),
         verified,
         sum(example.corrupted is not None for example in everything),
         tuple(faults),

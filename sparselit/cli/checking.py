@@ -27,6 +27,7 @@ _COLUMNS = {
     "answer visible": "seen",
 }
 _LEGEND = (
+    ("n", "held-out prompts; of few of them a share says little"),
     ("chance", "one answer among all"),
     ("major.", "always the most frequent answer"),
     ("last", "by the last token"),
@@ -49,7 +50,7 @@ def check(names: list[str]) -> None:
         sys.path.append(os.getcwd())
     load_plugins()
     tasks = [(name, _task(name)) for name in names] or list(_all())
-    head = "".join(f"{title:>8}" for title in ("chance", *_COLUMNS.values()))
+    head = "".join(f"{title:>8}" for title in ("n", "chance", *_COLUMNS.values()))
     sys.stdout.write(f"{'% of held-out prompts':<23}{head}\n")
     unsound = 0
     for name, task in tasks:
@@ -66,7 +67,7 @@ def check(names: list[str]) -> None:
 
 def _row(name: str, found: Soundness) -> str:
     """The table's line for one task, and what there is to say below it."""
-    cells = [f"{100 * found.chance:>7.1f} "]
+    cells = [f"{found.n:>7,} ", f"{100 * found.chance:>7.1f} "]
     cells += [f"{100 * found.accuracies[key]:>7.1f}{'*' if key in found.excused else ' '}" for key in _COLUMNS]
     name = shortened(name, 22)
     lines = [f"{name:<22} {''.join(cells)}".rstrip()]
