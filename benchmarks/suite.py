@@ -6,10 +6,10 @@
     python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
 
 A shipped configuration says in a line ``# measured: {...}`` of its header what it reaches, and above it with which
-command; one without such a line (`quotes_dense`, some overlays) is not run. The page has those that are experiments of
-their own; --nightly runs overlays too. Results are kept in benchmarks/suite.jsonl, one line for each finished run, so
-that an interrupted command goes on where it was and a fresh clone has what was measured before; a changed YAML is run
-again. Delete the file to run everything anew. Run folders are in results/.
+command; one without such a line (`quotes_dense`, today all overlays) is not run. The page has those that are
+experiments of their own. Results are kept in benchmarks/suite.jsonl, one line for each finished run, so that an
+interrupted command goes on where it was and a fresh clone has what was measured before; a changed YAML is run again.
+Delete the file to run everything anew. Run folders are in results/.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import sparselit
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    tomllib = pytest.importorskip("tomli", reason="Python 3.10 has no tomllib")
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ("tasks", "callbacks", "configs")  # stand beside the package and are installed inside it

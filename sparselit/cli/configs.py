@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 
 from sparselit.cli.plain import PlainParser, listing
@@ -33,9 +34,9 @@ def shipped() -> dict[str, Path]:
 def question(path: Path) -> str:
     """The sentences with which a configuration begins, up to the end of a line."""
     text = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()):
         text = f"{text} {line.strip('# ')}".strip()
-        if not line.startswith("#") or text.endswith((".", "?")):
+        if text.endswith((".", "?")):
             break
     return text
 

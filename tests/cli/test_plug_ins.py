@@ -85,7 +85,6 @@ def test_a_task_in_the_users_folder(sparselit: Command, folder: Path) -> None:
 def test_a_task_of_an_installed_package(
     sparselit: Command, folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("setuptools", "70.1", reason="builds a package offline; part of the dev extra")
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     (source / "pyproject.toml").write_text(PROJECT)
     (source / "letters_for_sparselit.py").write_text(TASK.format(name="Packaged"))

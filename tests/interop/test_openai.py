@@ -71,7 +71,7 @@ def test_logits_and_activations_are_the_releases_own(name: str, tmp_path: Path) 
 
 @pytest.mark.skipif(
     not REFERENCE.is_dir(),
-    reason="more outputs of the release, not in the repository; the stored ones are tested above",
+    reason="needs SPARSELIT_REFERENCE, a folder of longer outputs of the release; the stored ones are tested above",
 )
 @pytest.mark.parametrize("name", CASES)
 def test_so_are_those_of_the_longer_outputs_where_they_lie_beside_the_repository(name: str) -> None:
