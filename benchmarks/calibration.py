@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from sparselit.circuits.ablation import Replacement
 from sparselit.circuits.criterion import task_loss
-from sparselit.circuits.hypothesis_tests import equivalence, minimality, sufficiency
-from sparselit.circuits.masked import answer_logits
-from sparselit.circuits.nulls import random_circuit
-from sparselit.circuits.wiring import Edges
-from sparselit.examples import Examples
-from sparselit.transformer import Transformer
+from sparselit.circuits.evidence.hypothesis_tests import equivalence, minimality, sufficiency
+from sparselit.circuits.evidence.nulls import random_circuit
+from sparselit.circuits.run.ablation import Replacement
+from sparselit.circuits.run.masked import answer_logits
+from sparselit.data.examples import Examples
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges
 
 EXPERIMENTS, ALPHA = 1000, 0.05
 Generator = torch.Generator

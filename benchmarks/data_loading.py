@@ -18,9 +18,9 @@ from time import perf_counter
 import torch
 from torch.nn import functional
 
-from sparselit.examples import Examples
-from sparselit.task import Task
-from sparselit.transformer import Transformer
+from sparselit.data.examples import Examples
+from sparselit.data.task import Task
+from sparselit.model.transformer import Transformer
 
 LIMIT = 0.05
 

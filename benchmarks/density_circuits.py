@@ -30,9 +30,9 @@ from sparselit.circuits import Bound, discover
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.discover import NoCircuitError
 from sparselit.circuits.files import write_circuit
+from sparselit.model.transformer import Transformer
 from sparselit.modules import SparseTransformer
 from sparselit.sparsity import Schedule
-from sparselit.transformer import Transformer
 
 DENSITIES = (0.2, 0.05, 0.02, 0.01, 0.006, 0.004)
 ABLATIONS = ("zero", "mean")

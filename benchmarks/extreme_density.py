@@ -24,8 +24,8 @@ from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
 from sparselit.tasks import Quotes
 
 from sparselit.modules import SparseTransformer
-from sparselit.sparsifier import Sparsifier
 from sparselit.sparsity import Rule, Schedule
+from sparselit.training.sparsifier import Sparsifier
 
 TO = 0.0015
 FOLDER = Path("runs/extreme_density")

@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.problem import Problem
 from tests.ground_truth.ness import ABLATIONS, stored
 from tests.ground_truth.suite import CASES, SEARCHES
 

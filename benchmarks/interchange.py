@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselit.circuits.ablation import as_ablation, prepare
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.interchange import flip_rate
-from sparselit.circuits.intervals import wilson
-from sparselit.circuits.wiring import Edges
+from sparselit.circuits.run.ablation import as_ablation, prepare
+from sparselit.circuits.run.interchange import flip_rate
+from sparselit.model.wiring import Edges
 from sparselit.report.terminal import node_text
+from sparselit.statistics.intervals import wilson
 
 
 def main(path: Path) -> None:

@@ -22,10 +22,10 @@ from sparselit.circuits import Bound
 from sparselit.circuits import search as searches
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.problem import Problem
-from sparselit.examples import Examples
+from sparselit.circuits.search.problem import Problem
+from sparselit.data.examples import Examples
 from sparselit.interop import load_openai
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 SEARCHES = [
     name for name in searches.__all__ if name not in ("Found", "Report", "Search", "RankedSearch", "LearnedMasks")

@@ -28,13 +28,13 @@ from benchmarks.suite import append, read
 from sparselit.circuits import Bound
 from sparselit.circuits import search as searches
 from sparselit.circuits.criterion import Criterion, measure
-from sparselit.circuits.null_searches import null_problem, working_set
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.evidence.null_searches import null_problem, working_set
 from sparselit.circuits.search.base import Found
-from sparselit.circuits.units import Granularity
-from sparselit.examples import Examples
-from sparselit.task import Task
-from sparselit.transformer import Transformer
+from sparselit.circuits.search.granularity import Granularity
+from sparselit.circuits.search.problem import Problem
+from sparselit.data.examples import Examples
+from sparselit.data.task import Task
+from sparselit.model.transformer import Transformer
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

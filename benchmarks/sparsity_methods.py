@@ -36,8 +36,8 @@ from sparselit.callbacks import (
 from sparselit.tasks import MajorityToken, Minimum, Quotes
 
 from sparselit.modules import SparseTransformer
-from sparselit.sparsifier import Sparsifier
 from sparselit.sparsity import Schedule
+from sparselit.training.sparsifier import Sparsifier
 
 FOLDER = Path("runs/sparsity_methods")
 

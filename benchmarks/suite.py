@@ -29,7 +29,7 @@ import yaml
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.files import read_circuit
-from sparselit.cli.configs import is_overlay
+from sparselit.cli.commands.configs import is_overlay
 from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sparselit.sparsifier import Sparsifier
 from sparselit.sparsity.budget import Budget
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.top_k import SMALL, keep_largest_
+from sparselit.training.sparsifier import Sparsifier
 
 
 class AnnealedSparsity(Sparsifier):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
-from sparselit.circuits.ablation import as_ablation
 from sparselit.circuits.criterion import ROBUST
 from sparselit.circuits.discover import Depth
+from sparselit.circuits.run.ablation import as_ablation
 from sparselit.circuits.search import Auto, Report, Search
-from sparselit.circuits.units import Granularity
-from sparselit.discovery import Begin, Discovery
+from sparselit.circuits.search.granularity import Granularity
 from sparselit.errors import SparselitError
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
+from sparselit.training.discovery import Begin, Discovery
 
 
 class CircuitDiscovery(Discovery):

@@ -8,11 +8,11 @@ from typing import Literal
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.regrowth import drop_and_grow, generator, random_scores
 from sparselit.sparsity.schedule import steps
+from sparselit.training.sparsifier import Density, Gradients, Moments
 
 from .static_sparsity import StaticSparsity
 

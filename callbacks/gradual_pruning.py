@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Density, Gradients, Moments, Sparsifier
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
+from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
 
 
 class GradualPruning(Sparsifier):

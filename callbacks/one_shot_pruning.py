@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparselit.sparsifier import Gradients, Moments
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.schedule import Schedule
+from sparselit.training.sparsifier import Gradients, Moments
 
 from .gradual_pruning import GradualPruning
 

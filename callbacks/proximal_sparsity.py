@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.proximal import Group, shrink_
 from sparselit.sparsity.schedule import steps
+from sparselit.training.sparsifier import Density, Gradients, Moments
 
 from .annealed_sparsity import AnnealedSparsity
 

@@ -13,14 +13,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.held_out import on_selection
-from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.pace import Pace, Verdict
 from sparselit.sparsity.proximal import shrink_
 from sparselit.sparsity.schedule import steps
 from sparselit.sparsity.snapshot import restore_, take
+from sparselit.training.held_out import on_selection
+from sparselit.training.sparsifier import Density, Gradients, Moments
 
 from .annealed_sparsity import AnnealedSparsity
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Gradients, Moments, Sparsifier
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.semi_structured import n_of_m
+from sparselit.training.sparsifier import Gradients, Moments, Sparsifier
 
 
 class SemiStructuredSparsity(Sparsifier):

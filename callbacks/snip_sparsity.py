@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sparselit.sparsifier import Density, Gradients, Moments
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
+from sparselit.training.sparsifier import Density, Gradients, Moments
 
 from .static_sparsity import StaticSparsity
 

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import sparsifiers_of
 from sparselit.sparsity.compute import CROSSOVER, SMALLEST, SparseLinear
+from sparselit.training.sparsifier import sparsifiers_of
 
 
 class SparseCompute(Callback):

@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import sparsifiers_of
 from sparselit.sparsity.density import Row, Turnover, dead_lines, density_table, total
-from sparselit.steps import is_logging_step
+from sparselit.training.sparsifier import sparsifiers_of
+from sparselit.training.steps import is_logging_step
 
 
 class SparsityMonitor(Callback):

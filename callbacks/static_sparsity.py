@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Density, Gradients, Moments, Sparsifier
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.regrowth import generator, random_scores
+from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
 
 
 class StaticSparsity(Sparsifier):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparselit.circuits import Circuit, discover, verify
-    from sparselit.discovery import Discovery
+    from sparselit.data.task import Example, Task
     from sparselit.errors import SparselitError
+    from sparselit.model import Transformer
     from sparselit.modules import SparseTransformer
-    from sparselit.sparsifier import Sparsifier
-    from sparselit.task import Example, Task
-    from sparselit.transformer import Transformer
+    from sparselit.training.discovery import Discovery
+    from sparselit.training.sparsifier import Sparsifier
 
 __all__ = [
     "Circuit",
@@ -29,13 +29,13 @@ __all__ = [
 
 _HOMES = {
     "Circuit": "circuits",
-    "Discovery": "discovery",
-    "Example": "task",
+    "Discovery": "training.discovery",
+    "Example": "data.task",
     "SparseTransformer": "modules",
     "SparselitError": "errors",
-    "Sparsifier": "sparsifier",
-    "Task": "task",
-    "Transformer": "transformer",
+    "Sparsifier": "training.sparsifier",
+    "Task": "data.task",
+    "Transformer": "model",
     "discover": "circuits",
     "verify": "circuits",
 }

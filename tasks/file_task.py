@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
-from sparselit.task import Example, Task
 
 _REQUIRED = ("prompt", "answer", "wrong")
 

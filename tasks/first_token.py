@@ -7,8 +7,8 @@ import string
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
-from sparselit.task import Example, Task
 
 
 class FirstToken(Task):

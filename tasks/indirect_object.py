@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
-from sparselit.task import Example, Task
 
 _NAMES = ("Ann", "Bob", "Cat", "Dan", "Eve", "Fay", "Gus", "Hal")
 _OPENINGS = ("", "Then ", "Later ", "When ")

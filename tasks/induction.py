@@ -6,8 +6,8 @@ import random
 import string
 from typing import Any
 
+from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
-from sparselit.task import Example, Task
 
 
 class Induction(Task):

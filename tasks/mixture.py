@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparselit.circuits.behaviour import Behaviour
+from sparselit.data.batches import PoolBatch
+from sparselit.data.behaviour import Behaviour
+from sparselit.data.examples import Examples
+from sparselit.data.task import Task
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
-from sparselit.stream import PoolBatch
-from sparselit.task import Task
 
 
 class Mixture(Task):

@@ -7,8 +7,8 @@ import string
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
-from sparselit.task import Example, Task
 
 from .literals import standard_library_literals
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
+from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
-from sparselit.task import Example, Task
 
 _METHOD = {"set()": ".add", '""': "+="}
 

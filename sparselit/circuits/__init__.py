@@ -1,13 +1,13 @@
 """Circuits: what they are, for which behaviour, how they are found, whether they are true, and their files."""
 
-from sparselit.circuits.ablation import Ablation
-from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.discover import NoCircuitError, discover
 from sparselit.circuits.files import read_circuit, write_circuit
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.verify import verify
+from sparselit.data.behaviour import Behaviour
 
 __all__ = [
     "Ablation",

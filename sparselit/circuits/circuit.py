@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sparselit.circuits.ablation import Ablation, as_ablation
-from sparselit.circuits.wiring import BIAS, Edges, biases, live_channels
-from sparselit.transformer import Transformer
+from sparselit.circuits.run.ablation import Ablation, as_ablation
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import BIAS, Edges, biases, live_channels
 
 if TYPE_CHECKING:
     from sparselit.circuits.running import Runner

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
 
 #: Examples after which an evaluation may be given up, first and then.
 FIRST_PORTION, PORTION = 128, 512

@@ -10,20 +10,20 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sparselit.circuits.ablation import Ablation
-from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit, Edge, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import ROBUST, Bound, Criterion, holds, is_relative, measure
-from sparselit.circuits.evidence import collect
-from sparselit.circuits.null_searches import searched_nulls
-from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import integrated_gradients
-from sparselit.circuits.scores import rounded
+from sparselit.circuits.evidence.collect import collect
+from sparselit.circuits.evidence.null_searches import searched_nulls
+from sparselit.circuits.evidence.scores import rounded
+from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.search import Auto, Found, Report, Search
 from sparselit.circuits.search.base import smallest_failure
-from sparselit.circuits.units import Granularity
+from sparselit.circuits.search.granularity import Granularity
+from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.search.ranking import integrated_gradients
+from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 #: How much evidence there is to be.
 Depth = Literal["quick", "full"]

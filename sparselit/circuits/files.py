@@ -10,10 +10,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from sparselit.circuits.behaviour import SPLITS, Behaviour, prompt_record, read_examples
 from sparselit.circuits.circuit import FORMAT, VERSIONS, Circuit
+from sparselit.data.behaviour import SPLITS, Behaviour, prompt_record, read_examples
 from sparselit.errors import SparselitError
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 PROMPTS = "prompts"
 _FIELDS = {

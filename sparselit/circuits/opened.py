@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from sparselit.circuits.ablation import as_ablation
-from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.run.ablation import as_ablation
+from sparselit.circuits.search.problem import Problem
+from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError
 
 

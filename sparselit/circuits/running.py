@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparselit.circuits.ablation import as_ablation, prepare
-from sparselit.circuits.compact import compact
 from sparselit.circuits.files import read_behaviour, read_model
-from sparselit.circuits.masked import context, masked_logits
-from sparselit.circuits.wiring import Edges
+from sparselit.circuits.run.ablation import as_ablation, prepare
+from sparselit.circuits.run.compaction import compact
+from sparselit.circuits.run.masked import context, masked_logits
 from sparselit.errors import SparselitError
+from sparselit.model.wiring import Edges
 
 if TYPE_CHECKING:
     from sparselit.circuits.circuit import Circuit

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sparselit.circuits.ablation import as_ablation
 from sparselit.circuits.circuit import Circuit, Edge, free_parameters, nodes_of
+from sparselit.circuits.run.ablation import as_ablation
 from sparselit.errors import SparselitError
 
 

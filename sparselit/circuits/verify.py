@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparselit.circuits.ablation import as_ablation, prepare
-from sparselit.circuits.behaviour import Behaviour, prompt_record
 from sparselit.circuits.circuit import VERSION, Circuit, free_parameters, model_hash, nodes_of
 from sparselit.circuits.criterion import Bound, holds, margin, measure
-from sparselit.circuits.evidence import collect
+from sparselit.circuits.evidence.collect import collect
+from sparselit.circuits.evidence.null_searches import null_bounds, recomputed
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.masked import answer_logits
-from sparselit.circuits.null_searches import null_bounds, recomputed
-from sparselit.circuits.units import Granularity, units_of
-from sparselit.circuits.wiring import Edges
+from sparselit.circuits.run.ablation import as_ablation, prepare
+from sparselit.circuits.run.masked import answer_logits
+from sparselit.circuits.search.granularity import Granularity, units_of
+from sparselit.data.behaviour import Behaviour, prompt_record
+from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges
 
 #: Parts of the file in which nothing else may stand than what is recomputed.
 _WHOLE = ("ablation", "nodes", "size", "evidence")

@@ -13,7 +13,7 @@ from sparselit.errors import SparselitError
 
 __all__ = ["main"]
 
-#: Commands that train or use a model; their options come from classes (sparselit.cli.experiment).
+#: Commands that train or use a model; their options come from classes (sparselit.cli.experiment.experiment).
 EXPERIMENT = {
     "fit": "train the experiment of a YAML file",
     "validate": "measure a checkpoint on the selection split",
@@ -21,7 +21,7 @@ EXPERIMENT = {
     "predict": "show what a checkpoint answers",
     "discover": "find the circuit of a checkpoint",
 }
-#: Commands with a plain parser: each is a module of this package that has ``run(argv)``.
+#: Commands with a plain parser: each is a module of sparselit.cli.commands that has ``run(argv)``.
 PLAIN = {
     "tasks": "list the tasks that can be trained on",
     "configs": "list the experiments that come with sparselit",
@@ -69,14 +69,14 @@ def _run(argv: list[str]) -> None:
 
         sys.stdout.write(f"sparselit {version('sparselit')}\n")
     elif command in PLAIN:
-        import_module(f"sparselit.cli.{command}").run(rest)
+        import_module(f"sparselit.cli.commands.{command}").run(rest)
     elif command in EXPERIMENT:
         if os.getcwd() not in sys.path:  # a console script does not have it; a user's own tasks stand there
             sys.path.append(os.getcwd())
-        from sparselit.cli.arguments import prepare
+        from sparselit.cli.experiment.arguments import prepare
 
         prepared = prepare(argv)  # what can be refused without torch is refused without torch
-        from sparselit.cli.experiment import run
+        from sparselit.cli.experiment.experiment import run
 
         run(prepared)
     else:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparselit.checkpoint import load_checkpoint, read_tensors, write_atomically
 from sparselit.errors import SparselitError
 from sparselit.interop.openai_config import Config, openai_config, transformer_arguments
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
+from sparselit.runs.checkpoint_file import load_checkpoint, read_tensors, write_atomically
 
 CONFIG_FILE, WEIGHTS_FILE = "beeg_config.json", "final_model.pt"
 LOGITS_BIAS = "final_logits_bias"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sparselit.errors import SparselitError
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 Config = dict[str, Any]
 

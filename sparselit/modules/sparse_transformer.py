@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 
+from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
-from sparselit.sparsifier import Sparsifier
+from sparselit.model.transformer import Transformer
 from sparselit.sparsity.gradient import scale_
-from sparselit.transformer import Transformer
+from sparselit.training.sparsifier import Sparsifier
 
 #: Names of the evaluation's dataloaders, in the order in which a task gives them.
 REPORT_SPLITS = ("report", "out_of_distribution")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sparselit.circuits.history import History
+from sparselit.circuits.use.history import History
 from sparselit.report.picture import NEGATIVE, POSITIVE
 
 _NAMED = 80  # edges; with more of them names would not fit

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from sparselit.circuits.circuit import Circuit
-from sparselit.circuits.story import Link, Node, Story
+from sparselit.circuits.use.story import Link, Node, Story
 from sparselit.report.terminal import WIDTH, head_of, node_text, token_label
 
 _MARKS = ("»", "«")  # around the activating token
@@ -40,7 +40,7 @@ def block_words(site: str) -> str:
 
 
 def story_lines(circuit: Circuit, story: Story) -> list[str]:
-    """Everything about one node; see :func:`sparselit.circuits.story.story`."""
+    """Everything about one node; see :func:`sparselit.circuits.use.story.story`."""
     site, channel = story.node
     title = f"{site}:{channel}  {node_words(circuit, story.node)}"
     if site == "embed" or site.endswith((".in", ".out")):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sparselit.circuits.circuit import Circuit
-from sparselit.circuits.intervals import wilson
 from sparselit.report.terminal import controlled, minimal
 from sparselit.sparsity.density import Row, total
+from sparselit.statistics.intervals import wilson
 
 WIDTH = 80
 #: Splits whose accuracies are shown, in this order.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from sparselit.circuits.circuit import Circuit
-from sparselit.circuits.flags import FLAGS
-from sparselit.circuits.wiring import matrices, place_name
-from sparselit.transformer import Transformer
+from sparselit.circuits.evidence.flags import FLAGS
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import matrices, place_name
 
 WIDTH = 80
 Node = tuple[str, int]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselit.cli.configs import is_overlay
+from sparselit.cli.commands.configs import is_overlay
 from sparselit.errors import SparselitError
 
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "suite.py"

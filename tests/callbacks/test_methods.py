@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sparselit.errors import SparselitError
-from sparselit.sparsifier import Sparsifier
 from sparselit.sparsity import Rule, Schedule, n_of_m
 from sparselit.sparsity.schedule import steps
+from sparselit.training.sparsifier import Sparsifier
 
 STEPS = 12
 

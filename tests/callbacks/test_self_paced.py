@@ -16,11 +16,11 @@ from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
 from sparselit.tasks import ModularAddition, Parity
 
 from sparselit.errors import SparselitError
-from sparselit.held_out import on_selection
 from sparselit.modules import SparseTransformer
 from sparselit.sparsity.pace import SLOWEST, Pace
 from sparselit.sparsity.schedule import Schedule
 from sparselit.sparsity.snapshot import restore_, take
+from sparselit.training.held_out import on_selection
 
 STEPS = 16
 

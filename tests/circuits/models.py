@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparselit.circuits import Behaviour
-from sparselit.circuits.wiring import Edges
-from sparselit.examples import Examples
-from sparselit.transformer import Transformer
+from sparselit.data.examples import Examples
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges
 
 VOCABULARY, LENGTH = 5, 6
 seeds = st.integers(0, 2**31)

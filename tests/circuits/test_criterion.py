@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sparselit.circuits import Bound
 from sparselit.circuits.criterion import holds, hopeless, margin, measure
-from sparselit.circuits.intervals import wilson
 from sparselit.errors import SparselitError
+from sparselit.statistics.intervals import wilson
 
 from .models import VOCABULARY, some_examples
 

@@ -18,15 +18,15 @@ from torch import Tensor
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, NoCircuitError, discover
 from sparselit.circuits.circuit import model_hash
 from sparselit.circuits.criterion import ROBUST, holds, measure
-from sparselit.circuits.evidence import collect
-from sparselit.circuits.intervals import wilson
-from sparselit.circuits.nulls import matched_circuit, random_circuit, untrained_model
-from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import magnitude
-from sparselit.circuits.scores import by_stratum, score
-from sparselit.circuits.wiring import Edges, matrices
+from sparselit.circuits.evidence.collect import collect
+from sparselit.circuits.evidence.nulls import matched_circuit, random_circuit, untrained_model
+from sparselit.circuits.evidence.scores import by_stratum, score
+from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.search.ranking import magnitude
 from sparselit.errors import SparselitError
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges, matrices
+from sparselit.statistics.intervals import wilson
 
 from .models import randomised, some_behaviour, some_examples
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparselit.circuits import Behaviour, Bound, Circuit, discover, read_circuit, write_circuit
-from sparselit.circuits.behaviour import prompt_record, read_examples
 from sparselit.circuits.circuit import model_hash
 from sparselit.circuits.files import read_behaviour, read_model
+from sparselit.data.behaviour import prompt_record, read_examples
+from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 from .models import randomised, some_behaviour, some_examples
 

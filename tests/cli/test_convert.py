@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 from .conftest import Command
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sparselit.checkpoint import load_checkpoint
 from sparselit.circuits.search import Auto
+from sparselit.runs.checkpoint_file import load_checkpoint
 
 from .conftest import Command, files_in
 
@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 
 from sparselit.circuits.search import GroupTesting
-from sparselit.task import Example, Task
+from sparselit.data.task import Example, Task
 
 
 class Copying(Task):

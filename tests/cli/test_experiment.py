@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from sparselit.cli.plugins import GROUP
+from sparselit.cli.experiment.plugins import GROUP
 
 from .conftest import Command, files_in
 
@@ -178,11 +178,11 @@ def test_a_third_party_plug_in_is_loaded_by_its_entry_point(
     sparselit: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "third_party.py").write_text(
-        "from sparselit.task import Task\nclass Elsewhere(Task):\n    vocabulary, max_length = '01', 4\n"
+        "from sparselit.data.task import Task\nclass Elsewhere(Task):\n    vocabulary, max_length = '01', 4\n"
     )
     (folder / "broken_plugin.py").write_text("import no_such_module\n")
     entries = [EntryPoint("elsewhere", "third_party", GROUP)]
-    monkeypatch.setattr("sparselit.cli.plugins.entry_points", lambda group: entries)
+    monkeypatch.setattr("sparselit.cli.experiment.plugins.entry_points", lambda group: entries)
     code, out, err = sparselit("fit", "--data", "Elsewhere", "--print_config")
     assert code == 0, err
     assert yaml.safe_load(out)["data"]["class_path"] == "third_party.Elsewhere"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sparselit.cli.configs import find_config, question, shipped
-from sparselit.cli.tasks import installed_tasks
+from sparselit.cli.commands.configs import find_config, question, shipped
+from sparselit.cli.commands.tasks import installed_tasks
 from sparselit.errors import SparselitError
 
 from .conftest import Command

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparselit.cli import EXPERIMENT, PLAIN
-from sparselit.cli.configs import is_overlay
+from sparselit.cli.commands.configs import is_overlay
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if not is_overlay(path))

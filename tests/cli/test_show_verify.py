@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from sparselit.circuits.behaviour import Behaviour
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.discover import discover
 from sparselit.circuits.files import write_circuit
 from sparselit.circuits.verify import verify
 from sparselit.cli import main
-from sparselit.examples import Examples
-from sparselit.transformer import Transformer
+from sparselit.data.behaviour import Behaviour
+from sparselit.data.examples import Examples
+from sparselit.model.transformer import Transformer
 
 VOCABULARY = ("a", "b", "'", '"', " ", "\n", "$")
 SINGLE, DOUBLE = 2, 3

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from sparselit.circuits import Bound
-from sparselit.circuits.wiring import matrices
-from sparselit.examples import Examples
-from sparselit.transformer import Transformer
+from sparselit.data.examples import Examples
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import matrices
 
 Place = tuple[str, int, int]
 Weights = dict[Place, float]

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sparselit.circuits.wiring import Edges
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges
 
 from .cases import Case, criterion, domain_of
 

@@ -12,8 +12,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search import (
     Attribution,
     Auto,
@@ -26,6 +24,8 @@ from sparselit.circuits.search import (
     SoftMasks,
     Sweep,
 )
+from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.search.ranking import integrated_gradients
 
 from .attention_cases import bracket_depth, induction, inhibiting_quotes
 from .cases import Case, conjunction, copy_last, copy_offset, identity_with_cancelling_pair, match_quotes

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sparselit.circuits.behaviour import Behaviour
-from sparselit.circuits.evidence import collect
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.search import GroupTesting
+from sparselit.circuits.search.problem import Problem
+from sparselit.data.behaviour import Behaviour
 
 from .cases import Case
 from .suite import CASES, NOT_MONOTONE, UNIQUE

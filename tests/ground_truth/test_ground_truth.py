@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sparselit.circuits import Behaviour, discover
 from sparselit.circuits.criterion import measure
-from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search import Found, GroupTesting
+from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.search.ranking import integrated_gradients
 
 from .cases import (
     Case,

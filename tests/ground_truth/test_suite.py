@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search import Found
+from sparselit.circuits.search.problem import Problem
 
 from .cases import Place
 from .compiled_cases import FRACTIONS, Compiled, compiled_frac_prevs, compiled_reverse

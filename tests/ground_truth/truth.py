@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import holds, measure
-from sparselit.circuits.masked import masked_logits
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.run.masked import masked_logits
+from sparselit.circuits.search.problem import Problem
 
 from .cases import Case, Place
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.interop import checkpoint_to_openai, load_openai, openai_to_checkpoint, save_openai
-from sparselit.transformer import Transformer
+from sparselit.model.transformer import Transformer
 
 from .release import DATA, Release, configs, random_state, write
 

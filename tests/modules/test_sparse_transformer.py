@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
 from sparselit.modules import SparseTransformer
 from sparselit.modules.sparse_transformer import next_tokens
 from sparselit.sparsity import Schedule

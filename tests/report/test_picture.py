@@ -160,5 +160,5 @@ def test_the_same_circuit_gives_the_same_layout_and_leaves_the_random_state_alon
 def test_nothing_global_of_matplotlib_is_used():
     code = "import sys, sparselit.report.picture; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    code = "import sys, sparselit.cli, sparselit.cli.show; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, sparselit.cli, sparselit.cli.commands.show; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

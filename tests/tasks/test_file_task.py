@@ -7,8 +7,8 @@ import json
 import pytest
 from sparselit.tasks import FileTask
 
+from sparselit.data.soundness import examine
 from sparselit.errors import SparselitError
-from sparselit.soundness import examine
 
 GOOD = {"prompt": "abc=", "answer": "a", "wrong": "b", "corrupted": "bbc="}
 

@@ -8,9 +8,9 @@ from importlib import import_module
 
 import pytest
 
+from sparselit.data.soundness import examine
+from sparselit.data.task import Task
 from sparselit.errors import SparselitError
-from sparselit.soundness import examine
-from sparselit.task import Task
 
 TASKS = import_module("sparselit.tasks")
 SIZES = {"pool": 2048, "discovery": 256, "selection": 256, "report": 1024}

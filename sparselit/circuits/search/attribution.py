@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.base import Found, Report, attempt
+from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranked import RankedSearch
 
 

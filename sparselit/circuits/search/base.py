@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import Evaluation, margin
-from sparselit.circuits.problem import Problem
+from sparselit.circuits.search.problem import Problem
 
 #: Called as (stage, edges left).
 Report = Callable[[str, int], None]

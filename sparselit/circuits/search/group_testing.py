@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.base import Found, Report, attempt, without
+from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranked import RankedSearch
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.learned import LearnedMasks
+from sparselit.circuits.search.problem import Problem
 
 _TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1  # Louizos et al. 2018, §4.1
 

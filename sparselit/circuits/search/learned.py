@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import METRICS, WORST, Bound, Criterion
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.base import Found, Report, Search, attempt
+from sparselit.circuits.search.problem import Problem
+from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
-from sparselit.examples import Examples
 
 #: The loss that is kept low where the criterion bounds none.
 _DEFAULT = Bound("task_loss", at_most=0.1)

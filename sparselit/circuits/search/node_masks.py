@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import integrated_gradients
 from sparselit.circuits.search.base import Found, Report, attempt
 from sparselit.circuits.search.learned import LearnedMasks
+from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.search.ranking import integrated_gradients
 
 
 class _Step(torch.autograd.Function):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sparselit.circuits.problem import Problem
-from sparselit.circuits.ranking import Ranking, check_ranking, rank
 from sparselit.circuits.search.base import Search
+from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.search.ranking import Ranking, check_ranking, rank
 
 
 class RankedSearch(Search):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.learned import LearnedMasks
+from sparselit.circuits.search.problem import Problem
 
 #: Share above which an edge is tried fully open where all that are open at all have failed. In a dense model many end
 #: up open a little, each to offset others; fully open they miss the bound together, and without them it holds.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sparselit.circuits.criterion import holds, margin
-from sparselit.circuits.problem import Problem
 from sparselit.circuits.search.base import Found, Report, Search, without
+from sparselit.circuits.search.problem import Problem
 from sparselit.errors import SparselitError
 
 

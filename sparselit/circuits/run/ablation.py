@@ -1,0 +1,188 @@
+"""Ablations: what stands in for a removed edge, as the user says it and as the masked forward pass needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparselit.data.examples import Examples
+from sparselit.errors import SparselitError
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import matrices
+
+Kind = Literal["zero", "mean", "resample"]
+Per = Literal["all", "token", "position"]
+Norm = Literal["live", "frozen"]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a removed edge contributes.
+
+    Args:
+        kind: ``zero``: nothing, and biases can be removed too; ``mean``: its weight times its source's mean, a
+            constant, so that biases, which are their own mean, stay; ``resample``: its weight times what its source is
+            on the prompt's corrupted counterpart.
+        distribution: the split that the means are taken over; default ``discovery``.
+        per: one mean for ``all`` positions, or one for each ``token`` or each ``position``.
+        norm: norms are computed anew from what remains (``live``), or keep the scale that they have in the full model
+            on the same prompt (``frozen``).
+
+    Raises:
+        SparselitError: a value is unknown, or does not fit the kind.
+    """
+
+    kind: Kind = "zero"
+    distribution: str | None = None
+    per: Per | None = None
+    norm: Norm = "live"
+
+    def __post_init__(self) -> None:
+        for key, choices in (("kind", Kind), ("per", Per), ("norm", Norm)):
+            value = getattr(self, key)
+            if value not in get_args(choices) and not (key == "per" and value is None):
+                raise SparselitError(f"ablation.{key} must be one of {', '.join(get_args(choices))}, got {value!r}")
+        if self.kind == "mean":
+            object.__setattr__(self, "distribution", self.distribution or "discovery")
+            object.__setattr__(self, "per", self.per or "all")
+        elif self.distribution is not None or self.per is not None:
+            raise SparselitError(f"ablation.distribution and ablation.per belong to mean ablation, not to {self.kind}")
+
+    @property
+    def removes_biases(self) -> bool:
+        """Whether a bias can be ablated; a constant is its own mean and its own counterpart."""
+        return self.kind == "zero"
+
+    def as_json(self) -> dict[str, Any]:
+        """The ablation as ``circuit.json`` says it."""
+        return {"kind": self.kind, "distribution": self.distribution, "per": self.per, "norm": self.norm}
+
+    def __str__(self) -> str:
+        parts: list[str] = [self.kind]
+        if self.kind == "mean":
+            parts.append(f"means over the {self.distribution} split")
+            parts += [f"one for each {self.per}"] if self.per != "all" else []
+        parts += ["norms frozen"] if self.norm == "frozen" else []
+        return ", ".join(parts)
+
+
+def as_ablation(value: str | Mapping[str, Any] | Ablation) -> Ablation:
+    """A kind's name, or a mapping of the arguments, as an :class:`Ablation`.
+
+    Raises:
+        SparselitError: it is none.
+    """
+    if isinstance(value, Ablation):
+        return value
+    try:
+        return Ablation(value) if isinstance(value, str) else Ablation(**value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise SparselitError(f"the ablation {value!r} is none: give kind, distribution, per, norm") from error
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """An ablation ready for one model.
+
+    Attributes:
+        ablation: what was asked for.
+        means: by matrix, the means of its sources (group, source channel), under ``mean``; the groups are everything,
+            the tokens or the positions. See :func:`source_means`.
+    """
+
+    ablation: Ablation = Ablation()
+    means: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def prepare(model: Transformer, ablation: Ablation, splits: Mapping[str, Examples]) -> Replacement:
+    """Compute the means that an ablation needs.
+
+    Args:
+        model: the full model.
+        ablation: what is asked for.
+        splits: the behaviour's splits, by name.
+
+    Raises:
+        SparselitError: the distribution is no split.
+    """
+    if ablation.kind != "mean":
+        return Replacement(ablation)
+    distribution = ablation.distribution or "discovery"
+    if distribution not in splits:
+        raise SparselitError(
+            f"ablation.distribution must be one of the splits {', '.join(splits)}, got {distribution!r}"
+        )
+    return Replacement(ablation, source_means(model, splits[distribution], ablation.per or "all"))
+
+
+@torch.no_grad()
+def source_means(model: Transformer, examples: Examples, per: Per = "all") -> dict[str, Tensor]:
+    """Mean activation of every edge source over the prompts' positions (padding excluded), by matrix.
+
+    What only the answer needs (the last layer's heads' output and MLP, the unembedding and the bigram table) is
+    averaged over the answer positions, because that is where the forward pass for an answer evaluates it.
+
+    Args:
+        model: the full model.
+        examples: the distribution.
+        per: what there is one mean for; a token or position that does not occur has the mean of all.
+
+    Returns:
+        Tensors (group, source channel); the sources ``token`` and ``position`` are one-hot, so that their means are
+        frequencies.
+    """
+    at = examples.length - 1
+    places = torch.arange(examples.tokens.shape[1], device=at.device).expand_as(examples.tokens)
+    real = real_positions(examples)
+    bundles = matrices(model)
+    with model.sites.recorded({bundle.source for bundle in bundles.values()} & set(model.sites)) as records:
+        model(examples.tokens, at)
+    answer = examples.tokens.gather(1, at[:, None])[:, 0]
+    means = {}
+    for name, bundle in bundles.items():
+        x = records.get(bundle.source)
+        everywhere = bundle.target != "logits" if x is None else x.shape[1] == places.shape[1]
+        token, place = (examples.tokens[real], places[real]) if everywhere else (answer, at)
+        if x is not None:
+            x = real_rows(x, real)
+        elif bundle.source == "token":
+            x = F.one_hot(token, model.unembed.out_features).to(model.embed.token.weight.dtype)
+        else:
+            x = F.one_hot(place, model.max_length).to(model.embed.token.weight.dtype)
+        if per == "all":
+            means[name] = x.mean(0, keepdim=True)
+        elif per == "token":
+            means[name] = _grouped_mean(x, token, model.unembed.out_features)
+        else:
+            means[name] = _grouped_mean(x, place, model.max_length)
+    return means
+
+
+def real_positions(examples: Examples) -> Tensor:
+    """Which positions belong to the prompt, up to its answer position, boolean (example, position)."""
+    places = torch.arange(examples.tokens.shape[1], device=examples.length.device)
+    return places < examples.length[:, None]
+
+
+def real_rows(x: Tensor, real: Tensor) -> Tensor:
+    """The rows (row, channel) of a recorded activation that belong to prompts, without the padding.
+
+    Args:
+        x: (example, position, channel) as recorded with ``at``: what only the answer needs has one position, and
+            concatenated positions come once for all prompts.
+        real: :func:`real_positions`.
+    """
+    x = x.expand(len(real), -1, -1)
+    return x[real] if x.shape[1] == real.shape[1] else x[:, 0]
+
+
+def _grouped_mean(x: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Mean of the rows of ``x`` (row, channel) by group; empty groups have the mean of all rows."""
+    total = torch.zeros(groups, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, group, x)
+    count = torch.bincount(group, minlength=groups)[:, None]
+    return torch.where(count > 0, total / count.clamp(min=1), x.mean(0))

@@ -1,0 +1,198 @@
+"""What a node of a circuit does: which examples move it, what it reads and what it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.opened import Opened
+from sparselit.circuits.run.masked import CHUNK, masked_logits
+from sparselit.data.examples import Examples
+from sparselit.errors import SparselitError
+from sparselit.model.wiring import BIAS
+
+Node = tuple[str, int]
+
+
+class Link(NamedTuple):
+    """An edge at a node, and the nodes that stand behind it on the residual stream.
+
+    Attributes:
+        node: the other end.
+        weight: of the edge.
+        through: for an edge that reads the residual stream, the circuit's nodes that write that channel before; for
+            one that writes it, those that read it afterwards.
+    """
+
+    node: Node
+    weight: float
+    through: list[Node]
+
+
+class Peak(NamedTuple):
+    """The strongest activation on one prompt.
+
+    Attributes:
+        value: the activation.
+        position: at which token.
+        tokens: the prompt.
+        answer: its right answer.
+    """
+
+    value: float
+    position: int
+    tokens: list[int]
+    answer: int
+
+
+@dataclass(frozen=True)
+class Story:
+    """One node.
+
+    Attributes:
+        node: site and channel.
+        bias: its bias, where the circuit keeps one.
+        reads: edges that end here.
+        writes: edges that start here.
+        written_by: for a channel that a block reads, the nodes that write it before.
+        read_by: for a channel that a block writes, the nodes that read it afterwards.
+        peaks: prompts on which it is furthest from zero, one peak each.
+        by_answer: mean activation at the answer position, by the prompt's answer.
+        active: share of positions at which it is not zero.
+        n: prompts looked at.
+    """
+
+    node: Node
+    bias: float | None
+    reads: list[Link]
+    writes: list[Link]
+    written_by: list[Node]
+    read_by: list[Node]
+    peaks: list[Peak]
+    by_answer: dict[int, float]
+    active: float
+    n: int
+
+
+def story(opened: Opened, node: Node, top: int = 5, examples: Examples | None = None) -> Story:
+    """What ``node`` does in the circuit, its activations being those of the circuit run alone.
+
+    Args:
+        opened: the circuit.
+        node: one of its nodes.
+        top: number of peaks.
+        examples: prompts to look at; default the report split.
+
+    Raises:
+        SparselitError: the node is none of the circuit's.
+    """
+    site, channel = node
+    if channel not in opened.circuit.nodes.get(site, ()):
+        inside = opened.circuit.nodes.get(site)
+        hint = f"of {site} it has {', '.join(map(str, inside))}" if inside else "its sites are "
+        hint += "" if inside else ", ".join(opened.circuit.nodes)
+        raise SparselitError(f"the circuit has no node {site}:{channel}; {hint}")
+    edges = opened.problem.edges
+    listed = opened.kept.nonzero()[:, 0].tolist()
+    weights = [e[-1] for e in [*opened.circuit.edges, *opened.circuit.biases]]
+    weight = dict(zip(opened.circuit.places, weights, strict=True))
+    reads: list[Link] = []
+    writes: list[Link] = []
+    bias = None
+    for index in listed:
+        source, target = edges.endpoints(index)
+        value = weight[edges.describe(index)]
+        if target == node and source[0] == BIAS:
+            bias = value
+        elif target == node:
+            reads.append(Link(source, value, _writers(opened, source)))
+        elif source == node:
+            writes.append(Link(target, value, _readers(opened, target)))
+    examples = opened.behaviour.splits["report"] if examples is None else examples
+    values, real = activations(opened, node, examples)
+    at = examples.length - 1
+    if values.shape[1] == 1 < real.shape[1]:  # only the answer's
+        real = real.gather(1, at[:, None])
+        at = torch.zeros_like(at)
+    values = values.masked_fill(~real, 0.0)
+    strongest, position = values.abs().max(1)
+    chosen = torch.argsort(strongest, descending=True, stable=True)[:top].tolist()
+    last = values.gather(1, at[:, None])[:, 0]
+    answers = examples.answer.unique().tolist()
+    return Story(
+        node=node,
+        bias=bias,
+        reads=reads,
+        writes=writes,
+        written_by=_writers(opened, node),
+        read_by=_readers(opened, node),
+        peaks=[
+            Peak(
+                float(values[i, position[i]]),
+                int(position[i]),
+                examples.tokens[i, : examples.length[i]].tolist(),
+                int(examples.answer[i]),
+            )
+            for i in chosen
+            if float(strongest[i]) > 0
+        ],
+        by_answer={answer: float(last[examples.answer == answer].double().mean()) for answer in answers},
+        active=float((values[real] != 0).double().mean()),
+        n=len(examples.answer),
+    )
+
+
+@torch.no_grad()
+def activations(opened: Opened, node: Node, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Activation (example, position) of a node in the circuit run alone, and which positions are no padding.
+
+    A ``token`` or ``position`` is 1 where it stands and 0 elsewhere.
+    """
+    site, channel = node
+    places = torch.arange(examples.tokens.shape[1]).expand_as(examples.tokens)
+    real = places < examples.length[:, None]
+    if site in ("token", "position"):
+        return ((examples.tokens if site == "token" else places) == channel).float(), real
+    problem = opened.problem
+    masks = problem.edges.masks(opened.kept)
+    found = []
+    for i in range(0, len(examples.answer), CHUNK):
+        part = examples.select(slice(i, i + CHUNK))
+        with problem.model.sites.recorded([site]) as record:
+            masked_logits(problem.model, masks, problem.replacement, part.tokens, None, part.corrupted)
+        found.append(record[site][..., channel].expand(len(part.answer), -1))
+    return torch.cat(found), real
+
+
+def _depth(site: str) -> int:
+    """Order of the forward pass among sites that read or write the residual stream."""
+    if site == "embed":
+        return -1
+    if not site.startswith("layers."):
+        return 1 << 30
+    _, layer, block, kind = site.split(".")
+    return 4 * int(layer) + 2 * (block == "mlp") + (kind == "out")
+
+
+def _writers(opened: Opened, node: Node) -> list[Node]:
+    """The circuit's nodes that write a channel of the residual stream before ``node`` reads it."""
+    if not node[0].endswith(".in"):
+        return []
+    writers = [site for site in opened.circuit.nodes if site == "embed" or site.endswith(".out")]
+    return _others(opened, node, [site for site in writers if _depth(site) < _depth(node[0])])
+
+
+def _readers(opened: Opened, node: Node) -> list[Node]:
+    """The circuit's nodes that read a channel of the residual stream after ``node`` has written it."""
+    if node[0] != "embed" and not node[0].endswith(".out"):
+        return []
+    readers = [site for site in opened.circuit.nodes if site.endswith(".in")]
+    return _others(opened, node, [site for site in readers if _depth(site) > _depth(node[0])])
+
+
+def _others(opened: Opened, node: Node, sites: list[str]) -> list[Node]:
+    ordered = sorted(sites, key=_depth)
+    return [(site, node[1]) for site in ordered if node[1] in opened.circuit.nodes[site]]

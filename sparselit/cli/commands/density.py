@@ -1,0 +1,30 @@
+"""``sparselit density``: the share of non-zero weights of each tensor of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from sparselit.cli.command_parser import PlainParser
+
+
+def run(argv: list[str]) -> None:
+    """Print the table, or the same numbers as JSON."""
+    parser = PlainParser("density", "Show the share of non-zero weights of each tensor of a checkpoint.")
+    parser.add_argument("checkpoint", metavar="CKPT", help="file such as checkpoints/step=2000.ckpt")
+    parser.add_argument("--json", action="store_true", help="machine-readable, one object")
+    options = parser.parse_args(argv)
+
+    from sparselit.report.summary import density_lines
+    from sparselit.runs.checkpoint_file import load_checkpoint
+    from sparselit.sparsity.density import Row, density_table, total
+
+    def plain(row: Row) -> dict[str, object]:
+        return {"numel": row.numel, "nonzero": row.nonzero, "density": row.density}
+
+    rows = density_table(load_checkpoint(options.checkpoint)["state_dict"])
+    if options.json:
+        tensors = [{"name": row.name, "shape": list(row.shape), **plain(row)} for row in rows]
+        sys.stdout.write(json.dumps({"tensors": tensors, "total": plain(total(rows))}, indent=1) + "\n")
+    else:
+        sys.stdout.write("\n".join(density_lines(rows)) + "\n")

@@ -1,0 +1,152 @@
+"""``sparselit intervene``: change parts of the full model, and see what that does to this task and to others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparselit.cli.command_parser import PlainParser
+from sparselit.errors import SparselitError
+
+if TYPE_CHECKING:
+    from sparselit.circuits.opened import Opened
+    from sparselit.circuits.use.intervene import Intervention
+    from sparselit.data.examples import Examples
+
+_PART = "a node (layers.0.mlp.act:13, layers.0.attn.v:0,3, or a site for all its channels)"
+
+
+def run(argv: list[str]) -> None:
+    """Print the effect on each task."""
+    parser = PlainParser(
+        "intervene",
+        "Scale, ablate or patch parts in the full model of a circuit, and measure the effect on its task and on others "
+        "(report splits). A mixture's other tasks are measured without being named.",
+    )
+    parser.add_argument("circuit", metavar="CIRCUIT", help="file such as circuits/step=2000.json")
+    parser.add_argument(
+        "--scale",
+        action="append",
+        default=[],
+        metavar="PART=X",
+        help=f"multiply {_PART}, an edge (layers.0.attn.q.weight[5,2]), a bias, or all the circuit's edges (circuit)",
+    )
+    parser.add_argument("--ablate", action="append", default=[], metavar="NODE", help="set it to its mean")
+    parser.add_argument(
+        "--patch", action="append", default=[], metavar="NODE", help="give it its value on the prompt's counterpart"
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", default=[], metavar="CIRCUIT", help="other circuits' files, whose prompts are tried too"
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable, one object")
+    options = parser.parse_args(argv)
+    if not (options.scale or options.ablate or options.patch):
+        raise SparselitError("nothing to change: give --scale PART=X, --ablate NODE or --patch NODE")
+
+    from sparselit.circuits.opened import open_circuit
+    from sparselit.circuits.use.intervene import effect, means
+
+    opened = open_circuit(options.circuit)
+    model = opened.problem.model
+    intervention = _intervention(opened, options.scale, options.ablate, options.patch)
+    behaviours = {_name(opened): opened.behaviour.splits["report"], **_others(opened, options.tasks)}
+    mean = means(model, list(intervention.ablate), opened.behaviour.splits["discovery"])
+    found = {task: effect(model, intervention, examples, mean) for task, examples in behaviours.items()}
+    if options.json:
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+    else:
+        changes = [f"{key} {part}" for key in ("scale", "ablate", "patch") for part in getattr(options, key)]
+        text = "\n".join(lines(changes, found))
+    sys.stdout.write(text + "\n")
+
+
+def lines(changes: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
+    """The effects as a table: the full model before, and after the change."""
+    rows = [f"full model, report split: {', '.join(changes)}"] if len(", ".join(changes)) < 50 else changes
+    rows += ["", f"{'task':<20}{'':<8}{'loss':>9}{'accuracy':>11}{'95 % interval':>19}{'wrong':>11}"]
+    for task, values in found.items():
+        for name in ("before", "after"):
+            score = values[name]
+            low, high = score["accuracy_interval"]
+            label = (task if len(task) <= 19 else f"{task[:18]}…") if name == "before" else f"  n {values['n']:,}"
+            rows.append(
+                f"{label:<20}{name:<8}{score['task_loss']:>9.4f}{100 * score['accuracy']:>9.2f} %"
+                f"{f'{100 * low:.2f} - {100 * high:.2f} %':>19}{100 * score['wrong']:>9.2f} %"
+            )
+        rows.append(f"{'':<20}{100 * values['flipped']:.2f} % of the answers change, KL {values['kl']:.4f} nats")
+    return [*rows, "", "wrong: share answered by the competing answer"]
+
+
+def _intervention(opened: Opened, scale: list[str], ablate: list[str], patch: list[str]) -> Intervention:
+    from sparselit.circuits.use.intervene import Intervention
+    from sparselit.circuits.use.named_parts import parse_place
+    from sparselit.model.wiring import Edges
+
+    model = opened.problem.model
+    made = Intervention()
+    for text in scale:
+        part, equals, factor = text.rpartition("=")
+        try:
+            value = float(factor)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise SparselitError(f"--scale {text} needs a factor, as in --scale layers.0.mlp.act:13=0")
+        if part == "circuit":
+            made.edges.update(dict.fromkeys(opened.circuit.places, value))
+        elif (place := parse_place(part, model, Edges.of(model))) is not None:
+            made.edges[place] = value
+        else:
+            site, channels = _site(part, opened)
+            made.scale.update({(site, channel): value for channel in channels})
+    for option, texts, into in (("--ablate", ablate, made.ablate), ("--patch", patch, made.patch)):
+        for text in texts:
+            if parse_place(text, model, Edges.of(model)) is not None or text == "circuit":
+                raise SparselitError(f"{option} takes nodes; to remove an edge: --scale '{text}=0'")
+            site, channels = _site(text, opened)
+            into.setdefault(site, []).extend(channels)
+    return made
+
+
+def _site(text: str, opened: Opened) -> tuple[str, list[int]]:
+    """A node's site and channels; tokens and positions are inputs and cannot be changed."""
+    from sparselit.circuits.use.named_parts import parse_nodes
+
+    site, channels = parse_nodes(text, opened.problem.model, opened.behaviour.vocabulary)
+    if site in ("token", "position"):
+        raise SparselitError(f"{text!r} is an input; change what it writes, as in --scale embed=0")
+    return site, channels
+
+
+def _name(opened: Opened) -> str:
+    """What a circuit's task is called: the folder of a mixture's task, or else the class."""
+    folder = opened.path.absolute().parent
+    if folder.parent.name == "circuits":
+        return folder.name
+    return str(opened.circuit.task["class_path"]).rpartition(".")[2]
+
+
+def _others(opened: Opened, paths: list[str]) -> dict[str, Examples]:
+    """Report splits of other circuits by task: those named, and the other tasks of a mixture."""
+    from sparselit.circuits.opened import open_circuit
+
+    folder = opened.path.absolute().parent
+    named = [Path(path) for path in paths]
+    if folder.parent.name == "circuits":
+        siblings = sorted(folder.parent.glob(f"*/{opened.path.name}"))
+        named += [path for path in siblings if path.parent != folder]
+    found: dict[str, Examples] = {}
+    for path in named:
+        other = open_circuit(path)
+        if list(other.behaviour.vocabulary) != list(opened.behaviour.vocabulary):
+            raise SparselitError(
+                f"{path}: its task has another vocabulary than the circuit's; the model cannot read it"
+            )
+        longest = other.behaviour.splits["report"].tokens.shape[1]
+        if longest > opened.problem.model.max_length:
+            raise SparselitError(f"{path}: its prompts have {longest} tokens, the model reads fewer")
+        name = _name(other)
+        found[name if name not in found and name != _name(opened) else str(path)] = other.behaviour.splits["report"]
+    return found

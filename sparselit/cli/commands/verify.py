@@ -1,0 +1,85 @@
+"""``sparselit verify``: whether every claim of a circuit is true, recomputed from its files alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sparselit.cli.command_parser import PlainParser
+
+
+def run(argv: list[str]) -> None:
+    """Print the verdict; exit with 1 where a claim is false or the circuit is not minimal."""
+    parser = PlainParser("verify", "Recompute every claim of a circuit from its files, by the slowest, simplest path.")
+    parser.add_argument("circuit", metavar="CIRCUIT", help="file such as circuits/step=2000.json")
+    parser.add_argument("--json", action="store_true", help="machine-readable, one object")
+    options = parser.parse_args(argv)
+
+    from sparselit.circuits.verify import verify
+
+    with _clock(f"verifying {options.circuit}"):
+        verdict = verify(Path(options.circuit))
+    text = json.dumps(verdict, indent=1, ensure_ascii=False) if options.json else "\n".join(verdict_lines(verdict))
+    sys.stdout.write(text + "\n")
+    if not (verdict["holds"] and verdict["minimal"]):
+        sys.stdout.flush()
+        sys.exit(1)
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """The verdict of :func:`sparselit.circuits.verify.verify` for a person, one fact in a line."""
+    from sparselit.circuits.run.ablation import as_ablation  # torch is slow to import
+
+    false = verdict["false_claims"]
+    if verdict["holds"]:
+        holds = "yes, the criterion is met on the report split; every claim is true"
+    else:
+        holds = f"NO, {len(false)} false claim{'s' if len(false) != 1 else ''}"
+    minimal = "yes, without any one edge" if verdict["minimal"] else "NO, not without every edge"
+    lines = [
+        f"holds        {holds}",
+        *(f"  false      {name}" for name in false),
+        f"minimal      {minimal} the certificate's criterion fails",
+        f"size         {verdict['edges']:,} edges, {verdict['nodes']:,} nodes, {verdict['free']:,} free",
+        f"ablation     {as_ablation(verdict['ablation'])}",
+        f"report       accuracy {100 * verdict['accuracy']:.2f} %, task loss {verdict['task_loss']:.4f}, "
+        f"n {verdict['n']:,}",
+        f"necessity    task loss {verdict['necessity_loss']:.4f} with exactly these edges ablated",
+        f"             {verdict['still_necessary_on_report']}/{verdict['edges']} edges still necessary on the "
+        "report split",
+        f"min margin   {verdict['min_margin']:.4g}, by which the criterion fails at the least without one edge",
+        f"unexplained  {100 * verdict['unexplained']:.1f} % of the loss",
+        textwrap.fill(f"flags        {', '.join(verdict['flags']) or 'none'}", 80, subsequent_indent=" " * 13),
+    ]
+    return lines
+
+
+@contextmanager
+def _clock(text: str) -> Iterator[None]:
+    """Show on standard error, where that is a terminal, that work goes on and for how long."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    stream, done, start = sys.stderr, threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        while not done.wait(0.5):
+            stream.write(f"\r{text}: {time.monotonic() - start:.0f} s")
+            stream.flush()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        stream.write("\r\x1b[K")
+        stream.flush()

@@ -1,0 +1,1 @@
+"""The commands that train or use a model: what LightningCLI needs."""

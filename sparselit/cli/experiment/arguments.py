@@ -1,0 +1,224 @@
+"""What the user wrote, file by file and option by option, before any class is imported.
+
+The parser only returns the merged result. Three things need the layers it was merged from: an option that another
+object sets, a mapping that a number replaces, and arguments that a change of class drops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparselit.cli.commands.configs import find_config
+from sparselit.errors import SparselitError
+from sparselit.runs.folder import RunFolder
+
+LAST = "last"
+#: YAML keys whose value is one class with its arguments.
+CLASS_KEYS = ("data", "model", "sparsity", "circuits")
+#: The class of a key that is given without one, by the name that it has in YAML.
+DEFAULT_CLASSES = {"circuits": "CircuitDiscovery"}
+_INFORMATION = ("-h", "--help", "--print_config")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The settings of one configuration file, or of the command line.
+
+    Attributes:
+        source: where they stand, for messages.
+        settings: value by (key, argument), as in ``("model", "d_model")``; the class is ``("model", "class_path")``.
+    """
+
+    source: str
+    settings: dict[tuple[str, str], Any]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """An experiment's command line, with the configuration files found.
+
+    Attributes:
+        typed: the arguments as the user typed them, the command first.
+        argv: the same with every ``--config`` a path of a file that exists.
+        config_files: those paths, in order.
+        layers: settings in the order in which later ones win.
+        ckpt_path: value of ``--ckpt_path``, if any.
+    """
+
+    typed: list[str]
+    argv: list[str]
+    config_files: list[Path]
+    layers: list[Layer]
+    ckpt_path: str | None
+
+    @property
+    def command(self) -> str:
+        """The subcommand, e.g. ``fit``."""
+        return self.argv[0]
+
+    def again(self, *more: str) -> list[str]:
+        """The command to type next time: the same without ``--ckpt_path``, and ``more``."""
+        kept: list[str] = []
+        skip = False
+        for argument in self.typed:
+            if skip:
+                skip = False
+            elif argument == "--ckpt_path":
+                skip = True
+            elif not argument.startswith("--ckpt_path="):
+                kept.append(argument)
+        return ["sparselit", *kept, *more]
+
+
+def prepare(typed: list[str]) -> Arguments:
+    """Find the files that a command line names and read what it sets.
+
+    Raises:
+        SparselitError: a file is missing or is not YAML, or the command lacks what it cannot do without.
+    """
+    command, options = typed[0], typed[1:]
+    informs = any(option.split("=")[0] in _INFORMATION or _is_class_help(option) for option in options)
+    pairs = list(_options(options))
+    ckpt_path = next((value for name, value in reversed(pairs) if name == "--ckpt_path"), None)
+    named = {name for name, value in pairs if value is not None}
+    has_data = not named.isdisjoint(("--config", "-c", "--data", "--data.class_path"))
+    if command == "fit" and not has_data and not informs:
+        raise SparselitError("fit needs --config FILE (see `sparselit configs`) or --data TASK (see `sparselit tasks`)")
+    if command != "fit" and not informs:
+        if ckpt_path is None:
+            raise SparselitError(f"{command} needs --ckpt_path FILE, or --ckpt_path last together with --config")
+        if not has_data:
+            pairs.insert(0, ("--config", str(_config_beside(command, ckpt_path))))
+
+    argv: list[str] = [command]
+    files: list[Path] = []
+    contents: list[dict[str, Any]] = []
+    values: list[tuple[str, str]] = []
+    tables: set[tuple[str, str]] = set()  # settings that are a list of mappings so far
+    for name, value in pairs:
+        if name == "--ckpt_path" and value is not None:
+            continue
+        if value is None:
+            argv.append(name)
+            continue
+        if name in ("--config", "-c") and not _is_inline(value):
+            value = find_config(value)
+            files.append(Path(value))
+            contents.append(_read(files[-1]))
+            settings = dict(_settings(contents[-1]))
+        else:
+            values.append((name, value))
+            settings = dict(_typed_settings(values[-1:]))
+        # The parser would mix the rows of a table with those of the one that it replaces.
+        new = {place for place, setting in settings.items() if _is_table(setting)}
+        argv += [f"--{key}.{argument}=[]" for key, argument in sorted(new & tables)]
+        tables |= new
+        argv += [f"{name}={value}"] if name.startswith("--") else [name, value]
+    argv += [] if ckpt_path is None else [f"--ckpt_path={ckpt_path}"]  # no file, such as a run's config.yaml, undoes it
+    argv[1:1] = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if _lacks_class(key, contents, values)]
+    layers = [Layer(str(path), dict(_settings(content))) for path, content in zip(files, contents, strict=True)]
+    layers.append(Layer("the command line", dict(_typed_settings(values))))
+    return Arguments(typed, argv, files, layers, ckpt_path)
+
+
+def _is_table(setting: Any) -> bool:
+    return isinstance(setting, list) and any(isinstance(row, dict) for row in setting)
+
+
+def _lacks_class(key: str, contents: list[dict[str, Any]], values: list[tuple[str, str]]) -> bool:
+    """Whether the first thing said of a key gives arguments and no class."""
+    for content in contents:
+        if content.get(key) is not None:
+            return isinstance(content[key], dict) and "class_path" not in content[key]
+    for name, value in values:
+        if name == f"--{key}":
+            return _is_inline(value) and "class_path" not in value
+        if name.startswith(f"--{key}."):
+            return not name.endswith((".class_path", ".help"))
+    return False
+
+
+def _config_beside(command: str, ckpt_path: str) -> Path:
+    if ckpt_path == LAST:
+        raise SparselitError(f"{command} --ckpt_path last needs --config, which names the run; or give the file itself")
+    if not Path(ckpt_path).is_file():
+        raise SparselitError(f"checkpoint {ckpt_path!r} does not exist")
+    folder = RunFolder.of(Path(ckpt_path))
+    if folder is None or not folder.config.is_file():
+        from sparselit.runs.checkpoint_file import load_checkpoint  # torch is slow to import
+
+        load_checkpoint(ckpt_path)  # where it is damaged, that is what to say
+        raise SparselitError(f"no config.yaml beside {ckpt_path!r}; say which task it is about with --config or --data")
+    return folder.config
+
+
+def _options(options: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Pairs of option and value, whether written ``--name value`` or ``--name=value``; the value None for a flag."""
+    position = 0
+    while position < len(options):
+        name, sign, value = options[position].partition("=")
+        position += 1
+        if sign and name.startswith("-"):
+            yield name, value
+        elif name.startswith("-") and position < len(options) and not options[position].startswith("--"):
+            yield name, options[position]
+            position += 1
+        else:
+            yield options[position - 1], None
+
+
+def _is_class_help(option: str) -> bool:
+    return option.startswith("--") and option.split("=")[0].endswith(".help")
+
+
+def _is_inline(value: str) -> bool:
+    return value.lstrip().startswith("{") or "\n" in value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SparselitError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SparselitError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise SparselitError(f"{path} must hold keys such as data: and model:, got {str(content)[:40]!r}")
+    return content
+
+
+def _settings(content: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
+    for key in CLASS_KEYS:
+        value = content.get(key)
+        if isinstance(value, str):
+            yield (key, "class_path"), value
+        elif isinstance(value, dict):
+            inner = value.get("init_args")
+            arguments = {**value, **inner} if isinstance(inner, dict) else value
+            for name, setting in arguments.items():
+                if name != "init_args":
+                    yield (key, str(name)), setting
+
+
+def _typed_settings(values: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
+    for name, value in values:
+        key, *path = name.removeprefix("--").replace(".init_args", "").split(".")
+        if key not in CLASS_KEYS and not (key in ("config", "c") and _is_inline(value)):
+            continue
+        try:
+            setting = yaml.safe_load(value)
+        except yaml.YAMLError:
+            setting = value
+        if not path:
+            yield from _settings(setting if key in ("config", "c") else {key: setting})
+        elif len(path) == 1:
+            yield (key, path[0]), setting
+        else:  # a part of a mapping, as in --sparsity.density.to
+            yield (key, path[0]), {".".join(path[1:]): setting}

@@ -1,0 +1,267 @@
+"""``fit``, ``validate``, ``test``, ``predict`` and ``discover``: run folders, resuming and the summary."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
+
+from sparselit.circuits.discover import NoCircuitError
+from sparselit.cli.circuit_lines import discovered_text, found_lines, verify_command
+from sparselit.cli.experiment.arguments import Arguments
+from sparselit.cli.experiment.command_line import CommandLine
+from sparselit.cli.experiment.discovering import Discovered
+from sparselit.cli.experiment.interruption import Interrupted, Interruption
+from sparselit.cli.experiment.last_lines import files, measure, result_lines
+from sparselit.cli.experiment.plugins import load_plugins
+from sparselit.cli.experiment.resume import check_fit, check_training_state, data_changes
+from sparselit.cli.experiment.silence import quieten
+from sparselit.cli.experiment.trainer import Events
+from sparselit.errors import SparselitError
+from sparselit.report.summary import Summary, scores
+from sparselit.runs.checkpoint_file import write_atomically
+from sparselit.runs.folder import RunFolder, shown
+from sparselit.sparsity.density import density_table
+from sparselit.training.discovery import FOLDER, Discovery
+from sparselit.training.run_checkpoint import AtomicCheckpointIO, RandomState, RunCheckpoint
+from sparselit.training.sparsifier import Sparsifier
+
+#: Set by the process that the user started, for the ones that DDP starts.
+_FOLDER_VARIABLE = "SPARSELIT_RUN_FOLDER"
+
+
+def run(arguments: Arguments) -> None:
+    """Run one experiment command.
+
+    Raises:
+        SparselitError: the user can mend it.
+    """
+    load_plugins()
+    torch.set_flush_denormal(True)  # a solved task has gradients so small that a CPU would crawl
+    quieten()
+    try:
+        Experiment(arguments)
+    except MisconfigurationException as error:
+        raise SparselitError(f"trainer: {_sentence(error)}") from error
+
+
+class Experiment(CommandLine):
+    """One command line, from parsing to the summary.
+
+    Args:
+        arguments: what the user typed.
+    """
+
+    def __init__(self, arguments: Arguments) -> None:
+        self.folder: RunFolder | None = None
+        self.checkpoint: RunCheckpoint | None = None
+        self.discovery: Discovery | None = None
+        self.interruption = Interruption(None)
+        super().__init__(arguments)
+
+    # -- objects ------------------------------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with our callbacks; optional keys that are left out add none."""
+        keys = self._parser(self.subcommand).callback_keys
+        callbacks = [callback for key in keys if (callback := self._get(self.config_init, key)) is not None]
+        config: dict[str, Any] = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        given = config.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in given):
+            callbacks.append(TQDMProgressBar(refresh_rate=20 if sys.stdout.isatty() else 200))
+        if self.subcommand == "fit":
+            callbacks.append(RandomState())
+            if config.get("enable_checkpointing") is not False:
+                own = [callback for callback in given if isinstance(callback, RunCheckpoint)]
+                self.checkpoint = own[0] if own else RunCheckpoint()
+                callbacks += [] if own else [self.checkpoint]
+            self.interruption.checkpoint = self.checkpoint
+            if self.checkpoint is not None:
+                callbacks.append(self.interruption)
+        else:
+            config["callbacks"] = [callback for callback in given if not isinstance(callback, Checkpoint)]
+            config["enable_checkpointing"] = False
+        self._wants_tensorboard = self.subcommand == "fit" and config.get("logger") in (None, True)
+        if not config.get("logger") or config["logger"] is True:
+            config["logger"] = False  # ours is attached when the run folder is known
+        plugins = config.get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        config["plugins"] = plugins
+        try:
+            return self._instantiate_trainer(config, callbacks)
+        except (ValueError, TypeError) as error:  # what Lightning raises for names that it does not know
+            raise SparselitError(f"trainer: {_sentence(error)}") from error
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Check what can be checked without computing, then run."""
+        if self.start is not None:
+            check_fit(self.start, self.model, self.datamodule)
+            if subcommand == "fit":
+                check_training_state(self.start)
+            self.notes += data_changes(self.start, self.datamodule) if self.start.folder else ()
+        if subcommand != "fit":
+            self._tell_notes()
+        try:
+            super()._run_subcommand(subcommand)
+        except Interrupted as stop:
+            for logger in self.trainer.loggers:
+                logger.finalize("interrupted")
+            _say(f"stopped after step {stop.step}; go on with:\n{self._resume_command()}")
+            sys.exit(128 + stop.signum)
+        except SystemExit:
+            self._discard_folder()
+            if self.trainer.state.status == TrainerStatus.INTERRUPTED:  # Lightning's answer to Ctrl-C is exit code 1
+                sys.exit(130)
+            raise
+
+    def before_fit(self) -> None:
+        """Refuse what cannot work; then, and only then, make the run folder."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Sparsifier):
+                callback.validate(self.model, self.trainer.max_steps)
+            elif isinstance(callback, Discovery):
+                callback.validate(self.model, self.datamodule)
+                callback.tell = _say
+                self.discovery = callback
+        self._tell_notes()
+        if self._get(self.config, "trainer").fast_dev_run:
+            return
+        self.folder = self._make_folder()
+        if self._wants_tensorboard:
+            self.trainer.logger = Events(
+                save_dir=self.folder.root,
+                name=self.folder.name,
+                version=self.folder.version,
+                default_hp_metric=False,
+            )
+        if self.checkpoint is not None and self.checkpoint.dirpath is None:
+            self.checkpoint.dirpath = self.folder.checkpoint_folder
+        if self.discovery is not None:
+            self.discovery.folder = self.folder.path / FOLDER
+        if self.start is not None:
+            verb = "resuming" if self.start.folder else "starting a new run"
+            _say(f"{verb} from step {self.start.step} ({shown(self.start.path)})")
+            if self.start.step >= self.trainer.max_steps > 0:
+                _say(f"nothing left to train: trainer.max_steps is {self.trainer.max_steps}")
+        _say(f"run folder {shown(self.folder.path)}")
+
+    def _tell_notes(self) -> None:
+        for note in self.notes:
+            _say(note)
+
+    def _make_folder(self) -> RunFolder:
+        settings = self.config["fit"]
+        root, name = self._root(settings), self._name(settings)
+        started_by_ddp = int(os.environ.get("LOCAL_RANK", 0)) > 0
+        if started_by_ddp and _FOLDER_VARIABLE in os.environ:
+            return RunFolder(root, name, int(os.environ[_FOLDER_VARIABLE]))
+        folder = self.start.folder if self.start and self.start.folder else RunFolder.next(root, name).create()
+        os.environ[_FOLDER_VARIABLE] = str(folder.version)
+        saved = settings.clone()
+        saved.ckpt_path = None
+        text = self._parser("fit").dump(saved, skip_unset=False, skip_validation=True)
+        write_atomically(folder.config, lambda file: file.write(text.encode()))
+        return folder
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, listening for Ctrl-C."""
+        began = time.monotonic()
+        try:
+            with self.interruption.listening():
+                self.trainer.fit(**kwargs)
+        except (SparselitError, MisconfigurationException):
+            self._discard_folder()
+            raise
+        self._seconds = time.monotonic() - began
+
+    def _discard_folder(self) -> None:
+        """Remove a folder made for a run that ended before its first step."""
+        if self.folder and not (self.start and self.start.folder) and self.trainer.global_step == 0:
+            self.folder.discard()
+
+    def after_fit(self) -> None:
+        """Measure the report split, and write and print the summary."""
+        if self.folder is None:
+            return
+        steps, metrics = self.trainer.global_step, measure(self.trainer, self.model, self.datamodule)
+        if not self.trainer.is_global_zero:
+            return
+        seconds = self.checkpoint.seconds if self.checkpoint else self._seconds
+        commands = [
+            ("the same run again", f"sparselit fit --config {shlex.quote(shown(self.folder.config))}"),
+            ("go on from the last checkpoint", self._resume_command()),
+            ("curves", f"tensorboard --logdir {shlex.quote(shown(self.folder.root))}"),
+        ]
+        for task, (_, path) in self.discovery.latest.items() if self.discovery is not None else ():
+            commands.append((f"check every claim of the circuit{task and f' of {task}'}", verify_command(path)))
+        summary = Summary(
+            name=f"{self.folder.name}/version_{self.folder.version}",
+            task=type(self.datamodule).__name__,
+            model=type(self.model).__name__,
+            steps=steps,
+            seconds=seconds,
+            scores=scores(metrics),
+            circuit=[] if self.discovery is None else found_lines(self.discovery, seconds),
+            rows=density_table(self.model.state_dict()),
+            lines=files(self.folder, self.checkpoint),
+            commands=commands,
+        )
+        write_atomically(self.folder.summary, lambda file: file.write(str(summary).encode()))
+        sys.stdout.write(f"\n{summary}")
+
+    def validate(self, **kwargs: Any) -> None:
+        """Print the accuracies on the selection split."""
+        sys.stdout.write(result_lines(self.trainer.validate(**kwargs, verbose=False)))
+
+    def test(self, **kwargs: Any) -> None:
+        """Print the accuracies on the report split, and out of distribution where the task has such prompts."""
+        sys.stdout.write(result_lines(self.trainer.test(**kwargs, verbose=False)))
+
+    def predict(self, **kwargs: Any) -> None:
+        """Print the answers."""
+        for answer in self.trainer.predict(**kwargs):  # type: ignore[union-attr]
+            sys.stdout.write(f"{answer}\n")
+
+    def discover(self, **kwargs: Any) -> None:
+        """Write the circuit of a checkpoint and say what it is."""
+        outcomes: list[Discovered | NoCircuitError] = self.trainer.discover(**kwargs)  # type: ignore[attr-defined]
+        for found in outcomes:
+            if isinstance(found, NoCircuitError):
+                _say(f"no circuit: {found}")
+                continue
+            sys.stdout.write(discovered_text(found))
+            sys.stdout.flush()
+            if found.stopped:
+                _say("ended by Ctrl-C" + ("" if found.circuit.certificate["complete"] else ": there is no certificate"))
+                sys.exit(130)
+        if any(isinstance(found, NoCircuitError) for found in outcomes):
+            sys.exit(1)
+
+    def _resume_command(self) -> str:
+        return shlex.join(self.arguments.again("--ckpt_path", "last"))
+
+
+def _sentence(error: Exception) -> str:
+    """The first sentence of a message of Lightning's, without its back quotes."""
+    text = " ".join(str(error).replace("`", "").split())
+    return text.partition(". ")[0]
+
+
+def _say(text: str) -> None:
+    """One line on standard error, above the progress bars."""
+    tqdm.write(text, file=sys.stderr)

@@ -1,0 +1,150 @@
+"""Which checkpoint a command starts from, and whether it fits the experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from sparselit.cli.experiment.arguments import LAST
+from sparselit.errors import SparselitError
+from sparselit.runs.checkpoint_file import load_checkpoint, newest_loadable
+from sparselit.runs.folder import RunFolder, shown
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a command starts from.
+
+    Attributes:
+        path: its file.
+        content: what it holds.
+        folder: the run folder that training goes on in; None to begin a new one.
+        notes: lines to tell the user.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    folder: RunFolder | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken before the checkpoint was written."""
+        return int(self.content.get("global_step", 0))
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The model's arguments, those that the data set included."""
+        saved = self.content.get("hyper_parameters") or {}
+        return {key: value for key, value in saved.items() if not key.startswith("_")}
+
+    @property
+    def model_class(self) -> str | None:
+        """Class path of the model, if it is known."""
+        return (self.content.get("hyper_parameters") or {}).get("_class_path")
+
+
+def find_start(ckpt_path: str, root: Path, name: str) -> Start:
+    """Read the checkpoint that ``--ckpt_path`` means.
+
+    ``last`` is the newest readable one of the newest run of that name, and training goes on in its folder. A path
+    starts a new run folder, so that nothing which came after that checkpoint is lost.
+
+    Args:
+        ckpt_path: ``last`` or a file.
+        root: folder of all runs.
+        name: name of the run.
+
+    Raises:
+        SparselitError: there is none, or none can be read.
+    """
+    if ckpt_path != LAST:
+        path = Path(ckpt_path)
+        return Start(path, load_checkpoint(path), None)
+    folder = RunFolder.newest(root, name)
+    path, content, damaged = newest_loadable(folder.checkpoints())
+    notes = tuple(f"{shown(other)} cannot be read; falling back to {path.name}" for other in damaged)
+    return Start(path, content, folder, notes)
+
+
+def check_fit(start: Start, model: LightningModule, data: LightningDataModule | None) -> None:
+    """Refuse a checkpoint of another vocabulary or of other shapes before anything is computed.
+
+    Raises:
+        SparselitError: in one or two lines, what differs.
+    """
+    if data is not None:
+        _check_vocabulary(start, data)
+    saved = start.content["state_dict"]
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+    where = shown(start.path)
+    if missing or unknown:
+        text = f"lacks {missing[0]!r}" if missing else f"holds {unknown[0]!r}, which the model has not"
+        raise SparselitError(f"{where} {text}: it belongs to another model; give it the same model: settings")
+    for name, tensor in own.items():
+        if tensor.shape != saved[name].shape:
+            raise SparselitError(
+                f"{where} does not fit: {name} is {tuple(saved[name].shape)} there and {tuple(tensor.shape)} here;"
+                " use the same model and data settings"
+            )
+
+
+def check_training_state(start: Start) -> None:
+    """Refuse to train on from a checkpoint that is a model only, as ``sparselit convert`` writes it.
+
+    Raises:
+        SparselitError: the state of the optimizer or of the loops is not there.
+    """
+    if not {"optimizer_states", "loops"} <= start.content.keys():
+        raise SparselitError(
+            f"{shown(start.path)} holds a model and no state of its training; fit cannot go on from there"
+        )
+
+
+def _check_vocabulary(start: Start, data: LightningDataModule) -> None:
+    state: Mapping[str, Any] = data.state_dict()
+    saved = start.content.get(type(data).__qualname__)
+    if saved is None:  # of another class: any data state with a vocabulary
+        states = [value for value in start.content.values() if isinstance(value, Mapping) and "vocabulary" in value]
+        saved = states[0] if states else None
+    if not isinstance(saved, Mapping) or "vocabulary" not in state or "vocabulary" not in saved:
+        return
+    if list(saved["vocabulary"]) != list(state["vocabulary"]):
+        other = str(saved.get("task", "another task")).rpartition(".")[2]
+        raise SparselitError(
+            f"{shown(start.path)} was trained on {other}, whose vocabulary {_sketch(saved['vocabulary'])}\n"
+            f"differs from that of {type(data).__name__}, {_sketch(state['vocabulary'])}"
+        )
+
+
+def _sketch(vocabulary: list[str]) -> str:
+    text = "".join(map(str, vocabulary))
+    return f"{text if len(text) <= 24 else text[:21] + '…'!s} ({len(vocabulary)} tokens)"
+
+
+def data_changes(start: Start, data: LightningDataModule | None) -> Iterator[str]:
+    """A line for each argument of the data that was another when the checkpoint was written."""
+    saved = {key: value for key, value in start.content.get("datamodule_hyper_parameters", {}).items() if key[0] != "_"}
+    current = {} if data is None else {key: value for key, value in data.hparams.items() if key[0] != "_"}
+    for key, before, now in differences(saved, current):
+        yield f"data.{key}: {now} from now on, {before} until step {start.step}"
+
+
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Keys that both have with different values, as (key, saved value, current value)."""
+    for key, value in saved.items():
+        if key in current and _plain(current[key]) != _plain(value):
+            yield key, _plain(value), _plain(current[key])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,107 @@
+"""Batches of examples: the endless training stream, whose batch k is a function of (seed, k), and plain chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from sparselit.data.examples import Examples
+
+
+class PoolBatch:
+    """Batch k of a pool of examples, drawn with replacement.
+
+    Args:
+        pool: the examples to draw from.
+        batch_size: examples per batch.
+        seed: batch k is a function of (seed, k).
+    """
+
+    def __init__(self, pool: Examples, batch_size: int, seed: int) -> None:
+        # Arrays, because torch wakes its thread pool for a gather of this size: milliseconds on a busy machine.
+        self.pool = [field.numpy() for field in pool]
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(self, k: int) -> Examples:
+        """Batch ``k``."""
+        index = np.random.default_rng((self.seed, k)).integers(len(self.pool[0]), size=self.batch_size)
+        return Examples(*(torch.from_numpy(field[index]) for field in self.pool))
+
+
+class _Shard(IterableDataset[Examples]):
+    """Batches first, first + step, …; inside a loader with W workers, worker w takes every W-th of them.
+
+    The loader asks its workers in turn, so that the batches arrive in the same order for any number of workers.
+    """
+
+    def __init__(self, batch_at: Callable[[int], Examples], first: int, step: int) -> None:
+        self.batch_at, self.first, self.step = batch_at, first, step
+
+    def __iter__(self) -> Iterator[Examples]:
+        worker = get_worker_info()
+        w, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        k = self.first + w * self.step
+        while True:
+            yield self.batch_at(k)
+            k += workers * self.step
+
+
+class Stream:
+    """An endless training loader: iterating gives batches ``start``, ``start + 1``, … of this rank.
+
+    It wraps a DataLoader and is none itself: Lightning would warn about the few workers that a loader of ready-made
+    tensors needs, and the first batch has to be known when an iteration begins, after a checkpoint was restored.
+    Rank r of R takes batches k·R + r.
+
+    Args:
+        batch_at: gives batch k.
+        num_workers: worker processes; 0 makes the batches in the main process.
+        progress: an object whose ``ready`` counts the batches this rank has trained on (Lightning's); null is 0.
+        rank: this process, in [0, world_size).
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        batch_at: Callable[[int], Examples],
+        num_workers: int = 0,
+        progress: Any = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_at, self.num_workers, self.progress = batch_at, num_workers, progress
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[Examples]:
+        """Begin at the batch that comes after the ones already trained on."""
+        start = 0 if self.progress is None else self.progress.ready
+        shard = _Shard(self.batch_at, start * self.world_size + self.rank, self.world_size)
+        if self.num_workers == 0:
+            return iter(shard)
+        return iter(DataLoader(shard, batch_size=None, num_workers=self.num_workers))
+
+
+class Chunks:
+    """A whole split, in order, a number of examples at a time.
+
+    Args:
+        examples: the split.
+        size: examples per chunk; the last one may be smaller.
+    """
+
+    def __init__(self, examples: Examples, size: int) -> None:
+        self.examples, self.size = examples, size
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return math.ceil(len(self.examples.length) / self.size)
+
+    def __iter__(self) -> Iterator[Examples]:
+        """The chunks in order."""
+        for begin in range(0, len(self.examples.length), self.size):
+            yield self.examples.select(slice(begin, begin + self.size))

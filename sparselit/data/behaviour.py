@@ -1,0 +1,115 @@
+"""A behaviour: the examples of a task in disjoint splits, and the prompt files that travel with a circuit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparselit.data.examples import Examples
+from sparselit.errors import SparselitError
+
+SPLITS = ("discovery", "selection", "report", "out_of_distribution")
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a circuit is a circuit *of*.
+
+    Attributes:
+        splits: examples by split; ``discovery``, ``selection`` and ``report`` are always there and disjoint.
+        vocabulary: the tokens as text, in the order of their numbers.
+        strata: names of the strata that ``Examples.stratum`` counts.
+        task: where the examples come from (class path and arguments), for the record.
+    """
+
+    splits: Mapping[str, Examples]
+    vocabulary: Sequence[str]
+    strata: Sequence[str] = ("all",)
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Write one JSON-lines file per split into ``folder`` and return the paths.
+
+        A file that is already there with the same content is left alone.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {split: folder / f"{split}.jsonl" for split in self.splits}
+        for split, path in paths.items():
+            content = "".join(self._lines(self.splits[split])).encode()
+            if not path.is_file() or path.read_bytes() != content:
+                path.write_bytes(content)
+        return paths
+
+    def _lines(self, examples: Examples) -> list[str]:
+        words = self.vocabulary
+        lines = []
+        for tokens, length, answer, wrong, corrupted, stratum in zip(*(f.tolist() for f in examples), strict=True):
+            line = {
+                "prompt": [words[t] for t in tokens[:length]],
+                "answer": words[answer],
+                "wrong": words[wrong],
+                "corrupted": [words[t] for t in corrupted[:length]],
+                "stratum": self.strata[stratum],
+            }
+            if all(len(word) == 1 for word in words):
+                line["prompt"], line["corrupted"] = "".join(line["prompt"]), "".join(line["corrupted"])
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        return lines
+
+
+def prompt_record(path: Path, root: Path) -> dict[str, Any]:
+    """What a circuit says of one of its prompt files: path relative to ``root``, SHA-256 and number of examples.
+
+    Raises:
+        SparselitError: the file cannot be read.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SparselitError(f"the prompts {path} lie outside of the circuit's folder")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SparselitError(f"cannot read the prompts {path}: {error.strerror}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": path.relative_to(root).as_posix(), "sha256": digest, "n": content.count(b"\n")}
+
+
+def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) -> Examples:
+    """Read one split that :meth:`Behaviour.write` wrote.
+
+    Raises:
+        SparselitError: the file is missing, or a line does not parse; the message names the line.
+    """
+    number = {word: i for i, word in enumerate(vocabulary)}
+    rows: list[tuple[list[int], int, int, list[int], int]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and U+0085 may be tokens
+    except (OSError, UnicodeDecodeError) as error:
+        raise SparselitError(f"cannot read the prompts {path}: {error}") from error
+    for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+        try:
+            row = json.loads(line)
+            prompt, corrupted = ([number[t] for t in row[key]] for key in ("prompt", "corrupted"))
+            if not prompt or len(corrupted) != len(prompt):
+                raise ValueError("an empty prompt, or a counterpart of another length")
+            rows.append((prompt, number[row["answer"]], number[row["wrong"]], corrupted, strata.index(row["stratum"])))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SparselitError(f"{path}, line {i}: not an example of this circuit's task ({error!r})") from error
+    if not rows:
+        raise SparselitError(f"{path} holds no examples")
+    longest = max(len(row[0]) for row in rows)
+    pad = [[*row[0], *[0] * (longest - len(row[0]))] for row in rows]
+    pad_corrupted = [[*row[3], *[0] * (longest - len(row[3]))] for row in rows]
+    return Examples(
+        torch.tensor(pad),
+        torch.tensor([len(row[0]) for row in rows]),
+        torch.tensor([row[1] for row in rows]),
+        torch.tensor([row[2] for row in rows]),
+        torch.tensor(pad_corrupted),
+        torch.tensor([row[4] for row in rows]),
+    )

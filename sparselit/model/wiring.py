@@ -1,0 +1,199 @@
+"""The connections of a transformer: which tensor joins which sites, and its edges as one flat list.
+
+An edge is one non-zero entry of a matrix: ``(parameter, row, column)``. Embedding edges start at a token or a position,
+unembedding edges end at a logit. A bias is listed like an edge from the constant 1 to its node, ``(parameter, channel,
+0)``, so that it is removed and certified like one; in sizes it counts as *free*, with the gains and sinks that stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparselit.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One weight matrix, or one bias vector, as a bundle of edges.
+
+    Attributes:
+        name: parameter name, as in ``layers.0.attn.q.weight``.
+        source: where its edges start: a site, ``token``, ``position``, or ``bias`` for a vector.
+        target: the site at which its edges end.
+        target_axis: axis of the tensor that counts targets: 0 for linear maps and vectors, 1 for embedding tables.
+    """
+
+    name: str
+    source: str
+    target: str
+    target_axis: int = 0
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether this is a bias vector."""
+        return self.source == BIAS
+
+    def endpoints(self, row: int, column: int) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The two nodes ``(site, channel)`` that the entry at ``row, column`` joins, source first."""
+        source, target = (column, row) if self.target_axis == 0 else (row, column)
+        return (self.source, source), (self.target, target)
+
+
+BIAS = "bias"
+
+
+def biases(model: Transformer) -> dict[str, Matrix]:
+    """Every bias vector that is added to the output of a matrix, by parameter name."""
+    targets = {bundle.name.removesuffix("weight") + "bias": bundle.target for bundle in matrices(model).values()}
+    present = {name for name, _ in model.named_parameters()}
+    return {name: Matrix(name, BIAS, target) for name, target in targets.items() if name in present}
+
+
+def matrices(model: Transformer) -> dict[str, Matrix]:
+    """Every weight matrix of ``model`` in forward order, by parameter name."""
+    bundles = [Matrix("embed.token.weight", "token", "embed", target_axis=1)]
+    if model.embed.position is not None:
+        bundles.append(Matrix("embed.position.weight", "position", "embed", target_axis=1))
+    if model.positions is not None:
+        bundles.append(Matrix("positions.weight", "position", "positions", target_axis=1))
+    for i in range(len(model.layers)):
+        layer = f"layers.{i}"
+        for path, source, target in (
+            ("attn.q", "attn.in", "attn.q"),
+            ("attn.k", "attn.in", "attn.k"),
+            ("attn.v", "attn.in", "attn.v"),
+            ("attn.o", "attn.z", "attn.out"),
+            ("mlp.up", "mlp.in", "mlp.act"),
+            ("mlp.down", "mlp.act", "mlp.out"),
+        ):
+            bundles.append(Matrix(f"{layer}.{path}.weight", f"{layer}.{source}", f"{layer}.{target}"))
+    bundles.append(Matrix("unembed.weight", "unembed.in", "logits"))
+    if model.bigram is not None:
+        bundles.append(Matrix("bigram.weight", "token", "logits", target_axis=1))
+    return {bundle.name: bundle for bundle in bundles}
+
+
+@dataclass(frozen=True)
+class Edges:
+    """All edges of one model in a fixed order: by matrix in forward order, then row, then column; then the biases.
+
+    A set of edges is a boolean tensor (edge,) over this list.
+
+    Attributes:
+        bundles: the matrices and bias vectors, by parameter name.
+        names: the parameter names in order.
+        matrix: (edge,) index into ``names``.
+        row: (edge,) row in the tensor.
+        column: (edge,) column in the tensor; 0 in a vector.
+        shapes: shape of each tensor, by name.
+    """
+
+    bundles: Mapping[str, Matrix]
+    names: tuple[str, ...]
+    matrix: Tensor
+    row: Tensor
+    column: Tensor
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, model: Transformer, with_biases: bool = True) -> Edges:
+        """The non-zero entries of all weight matrices of ``model``, and of its biases where they can be ablated.
+
+        Args:
+            model: the transformer.
+            with_biases: false under ablations that leave biases alone, see :attr:`Ablation.removes_biases`.
+        """
+        bundles = matrices(model) | biases(model) if with_biases else matrices(model)
+        tensors = {name: model.get_parameter(name).detach().cpu() for name in bundles}
+        found = [tensor.view(len(tensor), -1).nonzero() for tensor in tensors.values()]
+        places = torch.cat(found)
+        matrix = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(f) for f in found]))
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return cls(bundles, tuple(bundles), matrix, places[:, 0], places[:, 1], shapes)
+
+    @property
+    def is_bias(self) -> Tensor:
+        """Which of them are biases, boolean (edge,)."""
+        return torch.tensor([self.bundles[name].is_bias for name in self.names])[self.matrix]
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @cached_property
+    def members(self) -> Sequence[Tensor]:
+        """Numbers of the edges of each tensor, which stand one after the other."""
+        return torch.arange(len(self)).split(torch.bincount(self.matrix, minlength=len(self.names)).tolist())
+
+    def masks(self, kept: Tensor) -> dict[str, Tensor]:
+        """One tensor per matrix or vector, in its shape, that holds ``kept`` (edge,) at the edges and zero elsewhere.
+
+        Booleans give boolean masks; a float tensor gives differentiable ones.
+        """
+        sizes = [math.prod(self.shapes[name]) for name in self.names]
+        flat = torch.zeros(sum(sizes), dtype=kept.dtype, device=kept.device)  # one tensor: one step forth, one back
+        parts = flat.index_put((self.places_when_flat.to(kept.device),), kept).split(sizes)
+        return {name: part.view(self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
+
+    @cached_property
+    def places_when_flat(self) -> Tensor:
+        """Where each edge stands, (edge,), when all tensors are laid out flat, one after the other."""
+        shapes = [self.shapes[name] for name in self.names]
+        sizes, columns = (
+            torch.tensor([math.prod(shape[first:]) for shape in shapes], dtype=torch.long) for first in (0, 1)
+        )
+        return (sizes.cumsum(0) - sizes)[self.matrix] + self.row * columns[self.matrix] + self.column
+
+    def describe(self, index: int) -> tuple[str, int, int]:
+        """Edge ``index`` as (parameter name, row, column)."""
+        return self.names[int(self.matrix[index])], int(self.row[index]), int(self.column[index])
+
+    def endpoints(self, index: int) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The nodes that edge ``index`` joins, source first; a head's ``z`` channel counts as its value channel."""
+        name, row, column = self.describe(index)
+        (source, channel), target = self.bundles[name].endpoints(row, column)
+        return (f"{source[:-1]}v" if source.endswith(".attn.z") else source, channel), target
+
+    def places(self) -> list[tuple[str, int, int]]:
+        """All edges and biases as (parameter name, row, column)."""
+        rows = zip(self.matrix.tolist(), self.row.tolist(), self.column.tolist(), strict=True)
+        return [(self.names[i], row, column) for i, row, column in rows]
+
+    def find(self, places: list[tuple[str, int, int]]) -> Tensor:
+        """Boolean (edge,) tensor of the named edges; a place that holds no non-zero weight raises ``KeyError``."""
+        index = {place: i for i, place in enumerate(self.places())}
+        kept = torch.zeros(len(self), dtype=torch.bool)
+        kept[[index[place] for place in places]] = True
+        return kept
+
+
+def place_name(place: tuple[str, int, int], is_bias: bool) -> str:
+    """A place as text: ``layers.0.attn.q.weight[5,2]``, of a bias ``layers.0.attn.q.bias[5]``."""
+    parameter, row, column = place
+    return f"{parameter}[{row}]" if is_bias else f"{parameter}[{row},{column}]"
+
+
+def live_channels(edges: Edges, kept: Tensor) -> dict[str, Tensor]:
+    """Which channels of each site a set of edges needs, as boolean vectors by site.
+
+    Those are the ends of its edges and biases. Query and key channel of a head act as a product, and a value channel
+    through its attention-weighted mean ``z``, so of such a pair both are needed as soon as one is.
+    """
+    live: dict[str, Tensor] = {}
+    for name, mask in edges.masks(kept).items():
+        bundle = edges.bundles[name]
+        ends = [(bundle.target, mask if mask.ndim == 1 else mask.any(1 - bundle.target_axis))]
+        if not bundle.is_bias:
+            ends.append((bundle.source, mask.any(bundle.target_axis)))
+        for site, channels in ends:
+            live[site] = live[site] | channels if site in live else channels
+    for site in [s for s in live if s.endswith(".attn.q")]:
+        layer = site.removesuffix("q")
+        live[site] = live[f"{layer}k"] = live[site] | live[f"{layer}k"]
+        live[f"{layer}v"] = live[f"{layer}z"] = live[f"{layer}v"] | live[f"{layer}z"]
+    return live

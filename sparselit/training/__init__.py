@@ -1,0 +1,1 @@
+"""The bases of the callbacks, and what they need of Lightning."""

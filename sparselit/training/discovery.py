@@ -1,0 +1,350 @@
+"""The base of the callbacks that find circuits while a model trains: it decides when, logs, and writes the files."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+
+from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.discover import NoCircuitError
+from sparselit.circuits.files import write_circuit
+from sparselit.circuits.search import Report
+from sparselit.data.behaviour import Behaviour
+from sparselit.data.task import Task
+from sparselit.errors import SparselitError
+from sparselit.model.transformer import Transformer
+from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
+from sparselit.training.steps import is_logging_step
+from sparselit.training.undisturbed import on_device, progress_bar, stoppable, undisturbed
+
+FOLDER = "circuits"
+_CIRCUIT = re.compile(r"step=(\d+)\.json")
+
+
+@dataclass
+class Begin:
+    """From when on circuits are sought; both conditions must hold.
+
+    Args:
+        density: largest share of non-zero weights over all matrices at which a search is worth its time, in (0, 1].
+        step: first optimizer step.
+    """
+
+    density: float = 1.0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise SparselitError(f"circuits.begin.density must lie in (0, 1], got {self.density}")
+        if self.step < 0:
+            raise SparselitError(f"circuits.begin.step must be at least 0, got {self.step}")
+
+
+class Outcome(NamedTuple):
+    """What one search gave.
+
+    Attributes:
+        circuit: None where there is none.
+        reason: why there is none.
+        seconds: wall time.
+        stopped: the user pressed Ctrl-C, so that the search may be unfinished.
+    """
+
+    circuit: Circuit | None
+    reason: str
+    seconds: float
+    stopped: bool
+
+
+class Discovery(Callback, ABC):
+    """Searches for a circuit at a cadence while the model trains; weights and random state of the run are untouched.
+
+    Each circuit is written to ``circuits/step=N.json`` in the run folder, and where the data is a mixture, each task's
+    to ``circuits/TASK/step=N.json``. Logged in the step of a search, so that ``ModelCheckpoint`` and ``EarlyStopping``
+    act on it: ``circuit/found`` (0 or 1), ``circuit/edges``, ``circuit/nodes``, ``circuit/loss``, ``circuit/accuracy``,
+    ``circuit/necessity``, ``circuit/unexplained`` and ``circuit/null_edges`` of the last search, and
+    ``circuit/seconds`` of all searches. While there is no circuit, sizes are those of the whole model and scores those
+    of an empty circuit: no value is ever missing or infinite. Of a mixture these are means over its tasks, and there
+    are ``circuit/TASK/edges`` and the like, and ``circuit/overlap``.
+
+    Args:
+        every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
+        begin: from when on; a model that is still dense is expensive to search.
+        warm_start: begin each search with the newest circuit of an earlier step in the same folder, which is much
+            faster where little has changed since, and may miss a smaller circuit elsewhere.
+
+    Attributes:
+        folder: where circuits are written; default ``circuits`` in the logger's folder.
+        tell: called with one line after each search.
+        latest: the last circuits and their files, by task; empty before the first one.
+        reason: why the last search found none, empty if it did.
+        seconds: wall time of all searches so far.
+        searches: their number.
+    """
+
+    def __init__(self, every_n_steps: int = 500, begin: Begin | None = None, warm_start: bool = False) -> None:
+        if every_n_steps < 1:
+            raise SparselitError(f"circuits.every_n_steps must be at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.begin = begin or Begin()
+        self.warm_start = warm_start
+        self.folder: Path | None = None
+        self.tell: Callable[[str], object] = rank_zero_info
+        self.reason = "no step was searched"
+        self.seconds = 0.0
+        self.searches = 0
+        self._latest: dict[str, str] = {}  # by task, a file's path in the folder
+        self._tasks: tuple[str, ...] = ("",)  # one that has no name, or those of a mixture
+        self._values: dict[str, float] = {}  # of the last search; empty where it found none
+        self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
+        self._fresh = True  # nothing logged by this process yet
+
+    # -- what a subclass says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def find(
+        self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Circuit | None = None
+    ) -> Circuit:
+        """Find a circuit of ``behaviour`` in ``model``.
+
+        Args:
+            model: the transformer in evaluation mode; it must not be changed.
+            behaviour: the task's splits.
+            progress: call it as (stage, edges left) while searching.
+            previous: a circuit to begin with, if any.
+
+        Raises:
+            NoCircuitError: there is none; the message says why.
+        """
+
+    # -- one search -------------------------------------------------------------------------------------------------
+
+    def seek(
+        self, model: Transformer, behaviour: Behaviour, step: int, folder: Path | None, visible: bool = True
+    ) -> Outcome:
+        """Run one search, with progress, without a trace in the model or the random state.
+
+        Args:
+            model: the transformer, on any device.
+            behaviour: the task's splits.
+            step: number of optimizer steps that the model has been trained for.
+            folder: where earlier circuits stand, for a warm start.
+            visible: whether there is a progress bar.
+        """
+        previous = earlier_circuit(folder, step) if self.warm_start and folder else None
+        began = time.monotonic()
+        circuit, reason = None, ""
+        behaviour = on_device(behaviour, next(model.parameters()).device)
+        with undisturbed(model), stoppable() as stop, progress_bar(f"circuit at step {step}", visible) as report:
+            try:
+                circuit = self.find(model, behaviour, stop.heeded_by(report), previous)
+            except NoCircuitError as error:
+                reason = str(error)
+        return Outcome(circuit, reason, time.monotonic() - began, stop.asked)
+
+    def validate(self, module: LightningModule, data: object) -> dict[str, Behaviour]:
+        """Refuse what no circuit can be sought in, before anything is computed.
+
+        Raises:
+            SparselitError: the module has no transformer, the data are no task, or a split has no examples.
+        """
+        transformer_of(module)
+        behaviours = task_of(data).behaviours()
+        self._tasks = tuple(behaviours)
+        return behaviours
+
+    # -- when: Lightning's hooks ------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse modules without a transformer and data without a behaviour; find the folder."""
+        if stage != "fit":
+            return
+        self.validate(pl_module, getattr(trainer, "datamodule", None))
+        default = trainer.log_dir or trainer.default_root_dir  # asks all processes, so not only where it is needed
+        self.folder = self.folder or Path(default) / FOLDER
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put sparsity and circuit size side by side on one page of TensorBoard."""
+        self._seen, self._fresh = trainer.global_step, True
+        for board in boards(trainer):
+            board.experiment.add_custom_scalars(LAYOUT)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Search where the cadence says so, and log the last search's figures."""
+        before, step = self._seen, trainer.global_step
+        self._seen = step
+        model = transformer_of(pl_module)
+        due = before // self.every_n_steps != step // self.every_n_steps or step == trainer.max_steps
+        searched = step != before and due and step >= self.begin.step and density(model) <= self.begin.density
+        stopped = searched and self._search(trainer, model, step)
+        if searched or self._fresh or is_logging_step(trainer):
+            self._log(trainer, pl_module, write=searched)
+        if stopped:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say the final size beside the hyper-parameters in TensorBoard."""
+        settings = {"model": pl_module.hparams, "data": task_of(getattr(trainer, "datamodule", None)).hparams}
+        flat = {f"{k}/{n}": v for k, values in settings.items() for n, v in values.items() if n[0] != "_"}
+        model = transformer_of(pl_module)
+        final = {f"circuit/{name}": value for name, value in self._figures(model).items()}
+        for board in boards(trainer):
+            board.log_hyperparams(flat, {**final, "density/total": density(model)}, trainer.global_step)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _search(self, trainer: Trainer, model: Transformer, step: int) -> bool:
+        """One search on rank zero, remembered on all ranks; whether the user wants the run to stop."""
+        shared: tuple[dict[str, Any], bool] | None = None
+        try:
+            if trainer.is_global_zero:
+                shared = self._search_here(trainer, model, step)
+        finally:  # the other processes wait here; they hear of a failure too
+            shared = trainer.strategy.broadcast(shared)
+        if shared is None:
+            raise SparselitError(f"the search for a circuit at step {step} failed in the first process")
+        self.load_state_dict(shared[0])
+        return shared[1]
+
+    def _search_here(self, trainer: Trainer, model: Transformer, step: int) -> tuple[dict[str, Any], bool]:
+        visible = trainer.progress_bar_callback is not None
+        found: dict[str, Circuit] = {}
+        reasons, stopped = [], False
+        for task, behaviour in task_of(getattr(trainer, "datamodule", None)).behaviours().items():
+            folder = self.folder / task if self.folder else None
+            circuit, reason, seconds, stopped = self.seek(model, behaviour, step, folder, visible)
+            began = time.monotonic()
+            if circuit is None:
+                reasons.append(f"{task}: {reason}" if task else reason)
+            else:
+                found[task] = circuit
+                if folder and not getattr(trainer, "fast_dev_run", False):
+                    self._write(trainer, circuit, model, behaviour, task, step, seconds)
+            seconds += time.monotonic() - began
+            self.seconds, self.searches = self.seconds + seconds, self.searches + 1
+            text = described(circuit) if circuit else f"no circuit: {reason}"
+            self.tell(f"step {step}{task and f', {task}'}: {text} ({seconds:.1f} s)")
+            if stopped:
+                break
+        self.reason = "; ".join(reasons)
+        self._values = {}
+        if found:
+            each = {task: figures(found[task]) if task in found else without_circuit(model) for task in self._tasks}
+            self._values = {**combined(each), **self._shared(list(found.values()))}
+        return self.state_dict(), stopped
+
+    def _write(
+        self,
+        trainer: Trainer,
+        circuit: Circuit,
+        model: Transformer,
+        behaviour: Behaviour,
+        task: str,
+        step: int,
+        seconds: float,
+    ) -> None:
+        assert self.folder is not None
+        path = self.folder / task / f"step={step}.json"
+        write_circuit(path, circuit, model, behaviour)
+        write_timing(path, seconds)
+        self._latest[task] = path.relative_to(self.folder).as_posix()
+        for board in boards(trainer):
+            from sparselit.report.picture import draw  # matplotlib is slow to import
+
+            board.experiment.add_figure(f"circuit{task and f'/{task}'}", draw(circuit), global_step=step)
+
+    def _shared(self, circuits: list[Circuit]) -> dict[str, float]:
+        """How much the circuits of a mixture have in common; nothing to say of a single task."""
+        return {} if self._tasks == ("",) else {"overlap": overlap(circuits)}
+
+    def _figures(self, model: Transformer) -> dict[str, float]:
+        none = combined(dict.fromkeys(self._tasks, without_circuit(model)))
+        return {**(self._values or {**none, **self._shared([])}), "seconds": self.seconds}
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, write: bool) -> None:
+        """Hand the figures to Lightning; ``write``: to the loggers now, whatever their own cadence."""
+        values = self._figures(transformer_of(pl_module))
+        self._fresh = False
+        for name, value in values.items():
+            pl_module.log(f"circuit/{name}", value, batch_size=1, prog_bar=name == "edges")
+        if write and not trainer._logger_connector.should_update_logs:
+            trainer._logger_connector.log_metrics({f"circuit/{n}": torch.tensor(v) for n, v in values.items()})
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def latest(self) -> dict[str, tuple[Circuit, Path]]:
+        """The last circuit of each task, read from its file, and the file; a single task has no name."""
+        paths = {task: self.folder / name for task, name in self._latest.items()} if self.folder else {}
+        return {task: (Circuit.load(path), path) for task, path in paths.items() if path.is_file()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last search's figures, so that a resumed run logs them."""
+        return {
+            "values": dict(self._values),
+            "latest": dict(self._latest),
+            "reason": self.reason,
+            "seconds": self.seconds,
+            "searches": self.searches,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._values, self._latest = dict(state_dict["values"]), dict(state_dict["latest"])
+        self.reason, self.seconds = state_dict["reason"], state_dict["seconds"]
+        self.searches = state_dict["searches"]
+
+
+def described(circuit: Circuit) -> str:
+    """A circuit in one line."""
+    size, held_out = circuit.size, circuit.evidence["held_out"]
+    text = f"circuit of {size['edges']:,} edges and {size['nodes']:,} nodes, report split: task loss "
+    text += f"{held_out['task_loss']:.4f}, accuracy {100 * held_out['accuracy']:.2f} %"
+    return text + ("" if circuit.certificate["complete"] else "; unfinished, without certificate")
+
+
+def earlier_circuit(folder: Path, step: int) -> Circuit | None:
+    """The circuit of the newest step before ``step`` in a folder; None where there is none."""
+    found = {int(match[1]): path for path in folder.glob("*.json") if (match := _CIRCUIT.fullmatch(path.name))}
+    before = [other for other in found if other < step]
+    return Circuit.load(found[max(before)]) if before else None
+
+
+def transformer_of(module: nn.Module) -> Transformer:
+    """The transformer inside a module: ``module.transformer``, or the only one it holds."""
+    found = [part for part in module.modules() if isinstance(part, Transformer)]
+    if len(found) != 1:
+        raise SparselitError(f"circuits need a module with one Transformer, {type(module).__name__} has {len(found)}")
+    return found[0]
+
+
+def task_of(data: object) -> Task:
+    """The data as the task that gives the behaviour."""
+    if not isinstance(data, Task):
+        raise SparselitError(f"circuits need data that is a sparselit.Task, not {type(data).__name__}")
+    return data
+
+
+def boards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """The loggers that take figures and pages; none in processes that do not log."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero]
+
+
+def write_timing(path: Path, seconds: float) -> None:
+    """Write the time of a search beside its circuit, which holds nothing that differs between two runs."""
+    text = json.dumps({"seconds": round(seconds, 3)}) + "\n"
+    path.with_suffix(".timing.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,116 @@
+"""A search in the middle of a run: it leaves no trace in the model, shows its progress, and can be stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+from tqdm import tqdm
+
+from sparselit.circuits.search import Report
+from sparselit.data.behaviour import Behaviour
+from sparselit.data.examples import Examples
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and a random state that is always the same; everything is put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    device = next(model.parameters()).device
+    with isolate_rng(include_cuda=device.type == "cuda"), torch.enable_grad():
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reach devices whose state is not kept
+        if device.type == "cuda":
+            torch.cuda.manual_seed(0)
+        random.seed(0)
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def on_device(behaviour: Behaviour, device: torch.device) -> Behaviour:
+    """The same examples on a device."""
+    splits = {name: Examples(*(field.to(device) for field in split)) for name, split in behaviour.splits.items()}
+    return replace(behaviour, splits=splits)
+
+
+@contextmanager
+def progress_bar(title: str, visible: bool) -> Iterator[Report]:
+    """A line on standard error with the stage of a search and the edges left, where that is a terminal.
+
+    Args:
+        title: what is searched.
+        visible: false for none.
+    """
+    bar = tqdm(desc=title, unit=" tests", leave=False, disable=None if visible else True, mininterval=0.2)
+    stage = ""
+
+    def report(name: str, edges: int) -> None:
+        nonlocal stage
+        bar.set_postfix_str(f"{name}, {edges:,} edges left", refresh=False)
+        if name != stage:
+            stage = name
+            bar.reset()
+            bar.total = edges if name == "certificate" else None  # the one stage of known length
+        bar.update()
+
+    with bar:
+        yield report
+
+
+@dataclass
+class Stop:
+    """Whether the user has asked a search to end.
+
+    Attributes:
+        asked: Ctrl-C was pressed.
+    """
+
+    asked: bool = False
+
+    def heeded_by(self, report: Report) -> Report:
+        """A report that raises KeyboardInterrupt once the user has asked; a search then gives what it has."""
+
+        def heeding(stage: str, edges: int) -> None:
+            report(stage, edges)
+            if self.asked:
+                raise KeyboardInterrupt
+
+        return heeding
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Let the first Ctrl-C end a search with what it has, and the second one end the program.
+
+    Where somebody else handles the signal (``sparselit fit`` finishes the step), or outside the main thread, nothing
+    changes.
+    """
+    stop = Stop()
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield stop
+        return
+
+    def arrived(signum: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        os.write(2, b"\nending the search with what it has; Ctrl-C again stops at once\n")
+
+    signal.signal(signal.SIGINT, arrived)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,58 @@
+"""Dark matter: nothing of a whole model, everything of an empty circuit, and of a union what its edges say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparselit.circuits.criterion import measure
+from sparselit.circuits.evidence.dark_matter import Known, dark_matter, of_union
+from sparselit.circuits.evidence.faithfulness import Subject
+from sparselit.circuits.run.ablation import Ablation, prepare
+from sparselit.errors import SparselitError
+from sparselit.model.wiring import Edges
+from tests.circuits.models import random_subset, randomised, some_behaviour
+
+MODEL = randomised(seed=3, n_layers=2)
+BEHAVIOUR = some_behaviour(MODEL)
+EDGES = Edges.of(MODEL)
+EVERYTHING = torch.ones(len(EDGES), dtype=torch.bool)
+
+
+def subject(kept: torch.Tensor) -> Subject:
+    return Subject(MODEL, EDGES, prepare(MODEL, Ablation(), BEHAVIOUR.splits), kept, BEHAVIOUR.splits["report"])
+
+
+def test_a_whole_model_leaves_nothing_and_an_empty_circuit_everything() -> None:
+    whole, empty = dark_matter(subject(EVERYTHING)), dark_matter(subject(~EVERYTHING))
+    assert (whole["task_loss"], whole["kl"]) == (0.0, 0.0)
+    assert set(whole["residual"].values()) == {0.0}
+    assert (empty["task_loss"], empty["kl"]) == (1.0, 1.0)
+    assert min(empty["residual"].values()) >= 1.0
+    assert set(whole["residual"]) == {"embed", *(f"layers.{i}.{b}.residual" for i in (0, 1) for b in ("attn", "mlp"))}
+
+
+def test_the_shares_are_those_of_the_gap() -> None:
+    one = subject(random_subset(EVERYTHING, 0.8, seed=1))
+    sets = (one.kept, EVERYTHING, ~EVERYTHING)
+    circuit, full, empty = (measure(one.logits(kept), one.examples, one.full) for kept in sets)
+    found = dark_matter(one)
+    gap = empty["task_loss"] - full["task_loss"]
+    assert found["task_loss"] == pytest.approx((circuit["task_loss"] - full["task_loss"]) / gap, abs=1e-5)
+    assert found["kl"] == pytest.approx(circuit["kl"] / empty["kl"], abs=1e-5)
+
+
+def test_a_union_holds_the_edges_of_all_and_is_measured_on_each_task() -> None:
+    places, halves = EDGES.places(), torch.arange(len(EDGES)) % 2 == 0
+    known = {
+        name: Known([places[i] for i in kept.nonzero()[:, 0].tolist()], BEHAVIOUR.splits, Ablation())
+        for name, kept in (("a", halves), ("b", ~halves))
+    }
+    found = of_union(MODEL, known)
+    assert found[""]["edges"] == found[""]["of"] == found["a"]["edges"] + found["b"]["edges"]
+    assert found["a"]["together"] == found["b"]["together"] == dark_matter(subject(EVERYTHING))
+    assert found["a"]["alone"] == dark_matter(subject(halves))
+    with pytest.raises(SparselitError, match="several ablations"):
+        of_union(MODEL, {**known, "c": known["a"]._replace(ablation=Ablation("mean"))})
+    with pytest.raises(SparselitError, match="no edge"):
+        of_union(MODEL, {"c": known["a"]._replace(places=[("embed.token.weight", 99, 0)])})

@@ -1,0 +1,200 @@
+"""Faithfulness beyond the output, each comparison against a slow reference written here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sparselit.circuits.criterion import Bound, measure
+from sparselit.circuits.evidence.faithfulness import (
+    HALVES,
+    Subject,
+    activations,
+    attention,
+    faithfulness,
+    fraction_unexplained,
+    interchange,
+    other_norm,
+    random_halves,
+    relaxation,
+)
+from sparselit.circuits.evidence.flags import FLAGS, flags
+from sparselit.circuits.run.ablation import Ablation, prepare
+from sparselit.circuits.run.masked import answer_logits
+from sparselit.model.wiring import Edges
+from tests.circuits.models import random_subset, randomised, some_examples
+
+CRITERION = [Bound("task_loss", at_most=1.5), Bound("accuracy", at_least=0.3)]
+ABLATIONS = [Ablation(), Ablation("mean"), Ablation("resample"), Ablation(norm="frozen")]
+
+
+def subject(ablation: Ablation = ABLATIONS[0], share: float = 0.7, **config: Any) -> Subject:
+    model = randomised(seed=3, **({"n_layers": 2, "sink": True} | config))
+    edges = Edges.of(model, ablation.removes_biases)
+    examples = some_examples(12, seed=4)
+    kept = random_subset(torch.ones(len(edges), dtype=torch.bool), share, seed=5)
+    return Subject(model, edges, prepare(model, ablation, {"discovery": examples}), kept, examples)
+
+
+def whole(one: Subject) -> Subject:
+    return replace(one, kept=torch.ones_like(one.kept))
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_the_whole_model_is_faithful_to_itself(ablation: Ablation) -> None:
+    one = whole(subject(ablation))
+    assert all(row == {"unexplained": 0.0, "rescaled": 0.0} for row in activations(one).values())
+    assert all(row == {"total_variation": 0.0, "total_variation_max": 0.0} for row in attention(one).values())
+    full = measure(one.full, one.examples, one.full)
+    for row in interchange(one, CRITERION).values():
+        assert row["task_loss_worst"] == pytest.approx(full["task_loss"], abs=2e-6)
+        assert {values["kl"] for values in row["sites"].values()} == {0.0}
+    for row in (random_halves(one, CRITERION), relaxation(one, CRITERION)):
+        assert row["task_loss_worst"] == pytest.approx(full["task_loss"], abs=2e-6)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_activations_are_compared_over_the_circuits_channels_and_real_positions_only(ablation: Ablation) -> None:
+    one = subject(ablation)
+    some = one.examples
+    mine, theirs = (one.recorded(edges, list(one.nodes)) for edges in (one.kept, one.everything))
+    found = activations(one)
+    assert {"embed", "layers.1.attn.q", "unembed.in"} <= set(found)
+    for site, row in found.items():
+        pairs = []
+        for i, length in enumerate(some.length.tolist()):
+            places = range(mine[site].shape[1]) if mine[site].shape[1] == 1 else range(length)
+            pairs += [(mine[site][i, p, one.nodes[site]], theirs[site][i, p, one.nodes[site]]) for p in places]
+        x, y = (np.array([pair[k].tolist() for pair in pairs]) for k in (0, 1))
+        assert row["unexplained"] == pytest.approx(((x - y) ** 2).sum() / (len(y) * y.var(0)).sum(), abs=1e-4, rel=1e-4)
+        left = 0.0
+        for a, b in zip(x.T, y.T, strict=True):
+            fit = np.polyval(np.polyfit(a, b, 1), a) if a.std() > 1e-6 else np.full_like(b, b.mean())
+            left += float(((b - fit) ** 2).sum())
+        assert row["rescaled"] == pytest.approx(left / (len(y) * y.var(0)).sum(), abs=1e-4)
+
+
+def test_a_channel_that_never_varies_has_no_unexplained_share() -> None:
+    assert fraction_unexplained(torch.rand(5, 2), torch.ones(5, 2)) is None
+
+
+@pytest.mark.parametrize("sink", [False, True])
+def test_attention_is_compared_head_by_head_the_sink_included(sink: bool) -> None:
+    one = subject(sink=sink)
+    found = attention(one)
+    assert set(found) == {f"layers.{i}.attn[{h}]" for i in (0, 1) for h in (0, 1)}
+    sites = ["layers.0.attn.pattern", "layers.1.attn.pattern"]
+    mine, theirs = (one.recorded(edges, sites) for edges in (one.kept, one.everything))
+    for name, row in found.items():
+        site, head = f"{name[:-3]}.pattern", int(name[-2])
+        every: list[list[float]] = []
+        for i, length in enumerate(one.examples.length.tolist()):
+            queries = range(length) if mine[site].shape[2] > 1 else range(1)
+            every.append([])
+            for query in queries:
+                p, q = (np.array(r[site][i, head, query].tolist()) for r in (mine, theirs))
+                p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
+                every[-1].append(float(np.abs(p - q).sum() / 2))
+        assert row["total_variation"] == pytest.approx(np.mean([each for prompt in every for each in prompt]), abs=1e-5)
+        assert row["total_variation_max"] == pytest.approx(max(map(np.mean, every)), abs=1e-5)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_interchange_moves_the_circuits_channels_of_one_site_between_the_runs(ablation: Ablation) -> None:
+    one = subject(ablation)
+    found = interchange(one, CRITERION)
+    site = "layers.0.mlp.out"
+    channels = one.nodes[site]
+
+    def patched(host: Tensor, guest: Tensor) -> float:
+        with one.model.sites.recorded([site]) as taken:
+            one.logits(guest)
+        value = taken[site].clone()
+
+        def edit(x: Tensor) -> Tensor:
+            return torch.stack([value[..., c] if c in channels else x[..., c] for c in range(x.shape[-1])], -1)
+
+        with one.model.sites.edited(after={site: edit}):
+            return measure(one.logits(host), one.examples)["task_loss"]
+
+    into_full, into_circuit = patched(one.everything, one.kept), patched(one.kept, one.everything)
+    assert found["into_full"]["sites"][site]["task_loss"] == pytest.approx(into_full, abs=2e-6)
+    assert found["into_circuit"]["sites"][site]["task_loss"] == pytest.approx(into_circuit, abs=2e-6)
+    for row in found.values():
+        losses = [values["task_loss"] for values in row["sites"].values()]
+        assert row["task_loss_worst"] == max(losses)
+        assert row["runs"] == len(losses) == len(one.nodes)
+
+
+def test_random_halves_keep_the_circuit_and_about_half_of_the_rest() -> None:
+    one = subject(share=0.2)
+    asked: list[Tensor] = []
+
+    class Spy(Subject):
+        def logits(self, shares: Tensor) -> Tensor:
+            asked.append(shares)
+            return super().logits(shares)
+
+    row = random_halves(Spy(one.model, one.edges, one.replacement, one.kept, one.examples), CRITERION)
+    halves = [kept for kept in asked if not bool(kept.all())]
+    assert row["runs"] == len(halves) == HALVES
+    assert all(bool(kept[one.kept].all()) for kept in halves)
+    share = torch.stack(halves)[:, ~one.kept].float().mean()
+    assert 0.45 < float(share) < 0.55
+    assert len({tuple(kept.tolist()) for kept in halves}) == HALVES
+    losses = [measure(one.logits(kept), one.examples)["task_loss"] for kept in halves]
+    assert row["task_loss_worst"] == pytest.approx(max(losses), abs=2e-6)
+
+
+def test_relaxation_goes_from_the_circuit_to_the_full_model() -> None:
+    one = subject()
+    row = relaxation(one, CRITERION)
+    ends = [measure(one.logits(kept), one.examples)["task_loss"] for kept in (one.kept, one.everything)]
+    assert [row["task_loss"][0], row["task_loss"][-1]] == pytest.approx(ends, abs=2e-6)
+    assert row["task_loss_worst"] == max(row["task_loss"])
+    assert row["accuracy_worst"] == min(row["accuracy"])
+
+
+@pytest.mark.parametrize(("own", "other"), [("live", "frozen"), ("frozen", "live")])
+def test_the_other_norm_is_the_same_circuit_under_the_other_norm(own: Any, other: Any) -> None:
+    one = subject(Ablation(norm=own))
+    row = other_norm(one)
+    assert row is not None
+    assert row["norm"] == other
+    replacement = prepare(one.model, Ablation(norm=other), {"discovery": one.examples})
+    with torch.no_grad():
+        logits = answer_logits(one.model, one.edges, replacement, one.kept, one.examples)
+    assert row["task_loss"] == pytest.approx(measure(logits, one.examples)["task_loss"], abs=2e-6)
+    assert other_norm(subject(norm="none")) is None
+
+
+def test_an_empty_circuit_can_be_compared_too() -> None:
+    one = subject(share=0.0)
+    row = faithfulness(one, CRITERION)
+    assert row["activations"] == row["attention"] == {}
+    assert row["interchange"]["into_full"]["runs"] == 1
+
+
+def test_every_flag_has_its_sentence_and_its_place() -> None:
+    inside = {
+        "activations": {"embed": {"rescaled": 0.6}, "unembed.in": {"rescaled": None}},
+        "attention": {"layers.0.attn[0]": {"total_variation": 0.6}},
+        "interchange": {way: {"runs": 2, "meet_criterion": 1} for way in ("into_full", "into_circuit")},
+        "random_halves": {"runs": 2, "meet_criterion": 1},
+        "relaxation": {"runs": 2, "meet_criterion": 1},
+        "other_norm": {"task_loss": 2.0, "accuracy": 1.0},
+    }
+    bad = {"task_loss": 2.0, "accuracy": 1.0}
+    nulls = {
+        **{name: {"meet_criterion": 1} for name in ("random_circuits", "magnitude_matched")},
+        **{name: {"meets_criterion": True} for name in ("shuffled_answers", "untrained_model")},
+        "searched": {"nonsense_target": {"edges": 50}, "untrained_model": {"edges": None}},
+    }
+    evidence = {"full_model": bad, "held_out": bad, "faithfulness": inside, "nulls": nulls}
+    assert flags(evidence, CRITERION, edges=6) == list(FLAGS)
+    assert "searched_nulls" not in flags(evidence, CRITERION, edges=5)
