@@ -29,8 +29,8 @@ from sparselit.circuits import Bound
 from sparselit.circuits import search as searches
 from sparselit.circuits.criterion import Criterion, measure
 from sparselit.circuits.evidence.null_searches import null_problem, working_set
+from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.search.base import Found
-from sparselit.circuits.search.granularity import Granularity
 from sparselit.circuits.search.problem import Problem
 from sparselit.data.examples import Examples
 from sparselit.data.task import Task

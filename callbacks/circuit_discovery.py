@@ -8,8 +8,8 @@ from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
 from sparselit.circuits.criterion import ROBUST
 from sparselit.circuits.discover import Depth
 from sparselit.circuits.run.ablation import as_ablation
+from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.search import Auto, Report, Search
-from sparselit.circuits.search.granularity import Granularity
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.training.discovery import Begin, Discovery

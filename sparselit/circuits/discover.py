@@ -16,9 +16,9 @@ from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
 from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.search import Auto, Found, Report, Search
 from sparselit.circuits.search.base import smallest_failure
-from sparselit.circuits.search.granularity import Granularity
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import integrated_gradients
 from sparselit.data.behaviour import Behaviour

@@ -18,8 +18,8 @@ from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import null_bounds, recomputed
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.run.ablation import as_ablation, prepare
+from sparselit.circuits.run.granularity import Granularity, units_of
 from sparselit.circuits.run.masked import answer_logits
-from sparselit.circuits.search.granularity import Granularity, units_of
 from sparselit.data.behaviour import Behaviour, prompt_record
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError

@@ -5,38 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
-from sparselit.errors import SparselitError
+from sparselit.cli.commands import EXPERIMENT, PLAIN
+from sparselit.errors import SparselitError, suggestion
 
 __all__ = ["main"]
-
-#: Commands that train or use a model; their options come from classes (sparselit.cli.experiment.experiment).
-EXPERIMENT = {
-    "fit": "train the experiment of a YAML file",
-    "validate": "measure a checkpoint on the selection split",
-    "test": "measure a checkpoint on the report split",
-    "predict": "show what a checkpoint answers",
-    "discover": "find the circuit of a checkpoint",
-}
-#: Commands with a plain parser: each is a module of sparselit.cli.commands that has ``run(argv)``.
-PLAIN = {
-    "tasks": "list the tasks that can be trained on",
-    "configs": "list the experiments that come with sparselit",
-    "convert": "turn a checkpoint of OpenAI's circuit_sparsity into ours, or back",
-    "density": "show the share of non-zero weights of each tensor of a checkpoint",
-    "show": "show a circuit: a table here and a picture in a file",
-    "verify": "recompute every claim of a circuit from its files",
-    "hypotheses": "test a circuit: as the model? better than chance? minimal?",
-    "stability": "find a circuit again and again: which edges come back?",
-    "story": "say what the nodes of a circuit read, write and react to",
-    "intervene": "scale, ablate or patch parts of a model: what changes?",
-    "diff": "say what two circuits share and what differs",
-    "union": "say what all circuits of a model explain together",
-    "history": "show which edges were born and died during a run",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -104,13 +79,6 @@ def _help() -> str:
         "`sparselit COMMAND --help` explains one command.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """``; did you mean 'fit'?``, or nothing where no known word is close."""
-    lower = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
 def _fail(message: str) -> NoReturn:

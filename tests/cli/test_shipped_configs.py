@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparselit.cli import EXPERIMENT, PLAIN
+from sparselit.cli.commands import EXPERIMENT, PLAIN
 from sparselit.cli.commands.configs import is_overlay
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sparselit.circuits import Bound, Circuit, discover, write_circuit
-from sparselit.cli import EXPERIMENT, PLAIN, main
+from sparselit.cli import main
+from sparselit.cli.commands import EXPERIMENT, PLAIN
 from tests.circuits.models import randomised, some_behaviour
 
 PAGE = (Path(__file__).parents[2] / "docs" / "using_circuits.md").read_text(encoding="utf-8")

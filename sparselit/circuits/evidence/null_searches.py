@@ -22,9 +22,9 @@ from sparselit.circuits.criterion import RELATIVE, Bound, Criterion, holds, is_r
 from sparselit.circuits.evidence.nulls import untrained_model
 from sparselit.circuits.evidence.scores import DIGITS, rounded
 from sparselit.circuits.run.ablation import Ablation, prepare
+from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.run.masked import answer_logits
 from sparselit.circuits.search import Found, Report, Search
-from sparselit.circuits.search.granularity import Granularity
 from sparselit.circuits.search.learned import furthest
 from sparselit.circuits.search.node_masks import heaviside
 from sparselit.circuits.search.problem import Problem

@@ -21,8 +21,8 @@ from sparselit.circuits import search as searches
 from sparselit.circuits.circuit import Edge
 from sparselit.circuits.criterion import holds, is_relative, measure
 from sparselit.circuits.opened import Opened
+from sparselit.circuits.run.granularity import Units
 from sparselit.circuits.search import Report, Search
-from sparselit.circuits.search.granularity import Units
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.sets import jaccard
 from sparselit.errors import SparselitError

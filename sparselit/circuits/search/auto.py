@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.search.base import Found, Report, Search
-from sparselit.circuits.search.granularity import Granularity
 from sparselit.circuits.search.group_testing import GroupTesting
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.soft_masks import SoftMasks

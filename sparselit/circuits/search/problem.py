@@ -13,10 +13,10 @@ from torch import Tensor
 from sparselit.circuits.criterion import Bound, Criterion, Evaluation, is_relative
 from sparselit.circuits.run.ablation import Ablation, as_ablation, prepare
 from sparselit.circuits.run.compaction import Compacted, compact
+from sparselit.circuits.run.granularity import Granularity, Units, units_of
 from sparselit.circuits.run.masked import Context, answer_logits, context, masked_logits
 from sparselit.circuits.run.residual_cache import Streams
 from sparselit.circuits.run.structure import useful
-from sparselit.circuits.search.granularity import Granularity, Units, units_of
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer

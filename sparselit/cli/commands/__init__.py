@@ -1,1 +1,26 @@
-"""One file a command, each with ``run(argv)``."""
+"""The commands: those that train or use a model, and those with a file of their own here."""
+
+#: Commands that train or use a model; their options come from classes (sparselit.cli.experiment.experiment).
+EXPERIMENT = {
+    "fit": "train the experiment of a YAML file",
+    "validate": "measure a checkpoint on the selection split",
+    "test": "measure a checkpoint on the report split",
+    "predict": "show what a checkpoint answers",
+    "discover": "find the circuit of a checkpoint",
+}
+#: Commands with a plain parser: each is a module of this package that has ``run(argv)``.
+PLAIN = {
+    "tasks": "list the tasks that can be trained on",
+    "configs": "list the experiments that come with sparselit",
+    "convert": "turn a checkpoint of OpenAI's circuit_sparsity into ours, or back",
+    "density": "show the share of non-zero weights of each tensor of a checkpoint",
+    "show": "show a circuit: a table here and a picture in a file",
+    "verify": "recompute every claim of a circuit from its files",
+    "hypotheses": "test a circuit: as the model? better than chance? minimal?",
+    "stability": "find a circuit again and again: which edges come back?",
+    "story": "say what the nodes of a circuit read, write and react to",
+    "intervene": "scale, ablate or patch parts of a model: what changes?",
+    "diff": "say what two circuits share and what differs",
+    "union": "say what all circuits of a model explain together",
+    "history": "show which edges were born and died during a run",
+}

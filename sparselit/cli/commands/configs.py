@@ -52,7 +52,7 @@ def find_config(name: str) -> str:
     Raises:
         SparselitError: there is neither.
     """
-    from sparselit.cli import suggestion
+    from sparselit.errors import suggestion
 
     if Path(name).is_file():
         return name

@@ -11,7 +11,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from sparselit.cli import EXPERIMENT
+from sparselit.cli.commands import EXPERIMENT
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.conflicts import LINKS, inline, refuse_length, refuse_linked, silent_changes
 from sparselit.cli.experiment.discovering import EXPLAINED

@@ -8,7 +8,7 @@ from pydoc import ErrorDuringImport, locate
 
 from jsonargparse import ArgumentParser
 
-from sparselit.cli import suggestion
+from sparselit.errors import suggestion
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
