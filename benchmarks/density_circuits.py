@@ -1,7 +1,7 @@
 """Does more sparsity at equal accuracy give a smaller certified circuit?
 
-    python benchmarks/density_circuits.py --seeds 3 --output docs/density_circuits.png
-    python benchmarks/density_circuits.py --seeds 3 --output docs/density_circuits.png --table    of what there is
+    python benchmarks/density_circuits.py --seeds 3 --output docs/results/density_circuits.png
+    python benchmarks/density_circuits.py --seeds 3 --output docs/results/density_circuits.png --table    what there is
 
 Trains the model of ``configs/quotes_synthetic.yaml`` down to several densities with everything else equal, and searches
 each for the smallest circuit (``task_loss`` at most 0.15 nats and ``accuracy`` at least 0.999, searched under bounds

@@ -1,6 +1,6 @@
 """Why a sparse transformer collapses on the way down, one cause at a time.
 
-    python benchmarks/extreme_density.py --output docs/extreme_density.png
+    python benchmarks/extreme_density.py --output docs/results/extreme_density.png
 
 Trains the model of ``configs/quotes_extreme.yaml`` at d_model 64 with one thing changed at a time, notes loss, gradient
 and density, and draws them. Each run is kept in ``runs/extreme_density/<name>-<seed>.json``, so that the command goes

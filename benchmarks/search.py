@@ -1,7 +1,7 @@
 """Every search on the same weights, under every ablation: size, evaluations and seconds, beside the bound.
 
 The bound is what any search by yes-or-no questions needs to find k edges in N and to certify them one by one:
-``log2 C(N, k) + k`` (``docs/searches.md``). The seconds are those of the search alone.
+``log2 C(N, k) + k`` (``docs/results/searches.md``). The seconds are those of the search alone.
 
     python -m benchmarks.search MODEL [--examples FILE] [--ablation zero mean] [--search Auto GroupTesting]
 

@@ -1,6 +1,6 @@
-"""Every shipped task, trained, sparsified and searched: the table of docs/suite.md, as one command.
+"""Every shipped task, trained, sparsified and searched: the table of docs/results/suite.md, as one command.
 
-    python benchmarks/suite.py                     runs what is missing, then writes docs/suite.md
+    python benchmarks/suite.py                     runs what is missing, then writes docs/results/suite.md
     python benchmarks/suite.py --only parity       the same for some configurations
     python benchmarks/suite.py --table             only writes the page, from the results that there are
     python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
@@ -33,7 +33,7 @@ from sparselit.cli.commands.configs import is_overlay
 from sparselit.errors import SparselitError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, RECORD, RESULTS = ROOT / "docs" / "suite.md", ROOT / "benchmarks" / "suite.jsonl", ROOT / "results"
+PAGE, RECORD, RESULTS = ROOT / "docs" / "results" / "suite.md", ROOT / "benchmarks" / "suite.jsonl", ROOT / "results"
 #: In place of the digest of a result's YAML: found with an earlier version of the library, to be run again.
 EARLIER = "earlier"
 #: Configurations that are run with three seeds; all others with one.

@@ -21,7 +21,7 @@ class CircuitDiscovery(Discovery):
     Args:
         criterion: bounds that must all hold, as in ``[{metric: task_loss, at_most: 0.15}]``, nats and shares; null for
             a ``task_loss`` of at most 0.15 and a divergence from the full model, ``kl``, of at most 0.02, under which
-            sizes can be compared (docs/what_size_means.md).
+            sizes can be compared (docs/results/what_size_means.md).
         ablation: what a removed edge contributes: its mean over the task (``mean``), nothing (``zero``: smaller
             circuits, that say less), what it is on the prompt's counterpart (``resample``), or a mapping of kind,
             distribution, per and norm.

@@ -29,7 +29,7 @@ Edge = tuple[str, int, int]
 class Circuit:
     """The edges and nodes of a circuit, what it is a circuit of, and the evidence for it.
 
-    The fields are described in ``docs/circuit_format.md``.
+    The fields are described in ``docs/reference/circuit_file.md``.
     """
 
     model: dict[str, Any]

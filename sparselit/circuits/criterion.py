@@ -164,7 +164,7 @@ class Bound:
 Criterion = Sequence[Bound]
 
 #: The default: it does the task, and it answers as the full model does. Measured beside others, with mean ablation, in
-#: docs/what_size_means.md: what a search finds under it is small where there is a circuit and nowhere else.
+#: docs/results/what_size_means.md: what a search finds under it is small where there is a circuit and nowhere else.
 ROBUST: Criterion = (Bound("task_loss", at_most=0.15), Bound("kl", at_most=0.02))
 
 

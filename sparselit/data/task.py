@@ -30,7 +30,7 @@ class Task(LightningDataModule):
     """A behaviour to learn: a prompt, the right next token, and the wrong one that it competes with.
 
     A subclass sets ``vocabulary`` and ``max_length`` (as class attributes or in ``__init__``) and writes ``sample``
-    (endless tasks) or ``examples`` (finite domains). ``docs/add_a_task.md`` writes one in ten minutes.
+    (endless tasks) or ``examples`` (finite domains). ``docs/how_to/write_a_task.md`` writes one in ten minutes.
 
     Attributes:
         vocabulary: the words that prompts and answers are made of, most of them characters; a word's place is its

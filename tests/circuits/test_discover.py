@@ -271,7 +271,7 @@ def test_what_is_asked_about_the_report_split_is_answered_as_by_the_plain_pass(m
 
 
 def test_the_default_is_mean_ablation_with_a_loss_and_a_divergence(model: Transformer) -> None:
-    """What docs/what_size_means.md argues for."""
+    """What docs/results/what_size_means.md argues for."""
     assert [str(bound) for bound in ROBUST] == ["task_loss ≤ 0.15", "kl ≤ 0.02"]
     arguments = inspect.signature(discover).parameters
     assert arguments["criterion"].default == ROBUST

@@ -26,7 +26,7 @@ from sparselit.statistics.p_values import holm, p_mean_below, p_rank, p_share_be
 
 #: Metrics of each example that are tested, with the largest difference that counts as none unless said otherwise.
 MARGINS = {"task_loss": 0.05, "answer_loss": 0.05, "accuracy": 0.01}
-#: Fewer examples than this and the p-values of losses may be off (docs/using_circuits.md, calibration).
+#: Fewer examples than this and the p-values of losses may be off (docs/results/hypothesis_tests.md).
 ENOUGH = 1000
 DIGITS = 6
 #: Metrics (example,) by name.

@@ -1,4 +1,4 @@
-"""The search that docs/searches.md writes is taken from the page and run."""
+"""The search that docs/how_to/write_a_search.md writes is taken from the page and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparselit.circuits import search as searches
 from sparselit.circuits.search.problem import Problem
 from tests.circuits.models import randomised, some_behaviour, some_examples
 
-PAGE = (Path(__file__).parents[2] / "docs" / "searches.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "write_a_search.md").read_text(encoding="utf-8")
 
 
 def code_with(text: str) -> str:

@@ -1,4 +1,4 @@
-"""docs/add_a_task.md, followed literally in an empty folder."""
+"""docs/how_to/write_a_task.md, followed literally in an empty folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "add_a_task.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "write_a_task.md"
 
 
 def blocks(text):

@@ -1,4 +1,4 @@
-"""docs/using_circuits.md: its commands and options exist, and its Python runs."""
+"""docs/how_to/use_a_circuit.md: its commands and options exist, and its Python runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparselit.cli import main
 from sparselit.cli.commands import EXPERIMENT, PLAIN
 from tests.circuits.models import randomised, some_behaviour
 
-PAGE = (Path(__file__).parents[2] / "docs" / "using_circuits.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "use_a_circuit.md").read_text(encoding="utf-8")
 
 
 def help_of(command: str) -> str:
@@ -39,7 +39,7 @@ def test_its_commands_and_options_exist() -> None:
 
 def test_its_outputs_fit_a_terminal() -> None:
     blocks = re.findall(r"```\n\$ .*?```", PAGE, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 5
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 80
 
 
