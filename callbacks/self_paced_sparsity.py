@@ -40,8 +40,8 @@ class SelfPacedSparsity(AnnealedSparsity):
     step after which the running loss is below ``loss_below``; snapshots are taken on the way. When the loss rises or
     the clock stands still for too long, weights, optimizer and clock go back to the last snapshot, and clock and
     learning rate go on at 0.7 times their speed. With ``held_out`` the loss on prompts that are not trained on decides
-    as well: a task that is only learned by heart loses no weights. A penalty can keep a model from learning its task at all:
-    where nothing is learned for ``patience`` steps, the run begins again, without the penalty until it is.
+    as well: a task that is only learned by heart loses no weights. A penalty can keep a model from learning its task
+    at all: where nothing is learned for ``patience`` steps, the run begins again, without the penalty until it is.
 
     The end: from ``finish`` on, or as soon as the density is reached, the sparsest state that holds on the selection
     split is locked and trained on without the penalty. A model that does not hold when the run ends is replaced by the
