@@ -28,7 +28,7 @@ from sparselit.interop import load_openai
 from sparselit.model.transformer import Transformer
 
 SEARCHES = [
-    name for name in searches.__all__ if name not in ("Found", "Report", "Search", "RankedSearch", "LearnedMasks")
+    name for name in searches.__all__ if name not in ("Found", "Progress", "Search", "RankedSearch", "LearnedMasks")
 ]
 
 

@@ -9,7 +9,7 @@ from sparselit.circuits.criterion import ROBUST
 from sparselit.circuits.discover import Depth
 from sparselit.circuits.run.ablation import as_ablation
 from sparselit.circuits.run.granularity import Granularity
-from sparselit.circuits.search import Auto, Report, Search
+from sparselit.circuits.search import Auto, Progress, Search
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.training.discovery import Begin, Discovery
@@ -71,7 +71,7 @@ class CircuitDiscovery(Discovery):
         self.evidence: Depth = evidence
 
     def find(
-        self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Circuit | None = None
+        self, model: Transformer, behaviour: Behaviour, progress: Progress, previous: Circuit | None = None
     ) -> Circuit:
         """Search, confirm on the selection split, and collect the evidence on the report split."""
         return discover(

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import sysconfig
-import tempfile
 import tokenize
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from sparselit.errors import SparselitError
+from sparselit.runs.atomic import write_text
 
 _FORMAT = 1  # of the cache file; raise it whenever the rules below change
 #: Tests, other people's packages, and the tables of the codecs, which are 256 nearly equal lines each.
@@ -46,7 +46,7 @@ def standard_library_literals() -> list[tuple[str, str]]:
     if not literals:
         raise SparselitError(f"no Python source lies in {root}; use data.source: synthetic")
     with suppress(OSError):
-        _write(file, json.dumps({"literals": literals, "complete": True}))
+        write_text(file, json.dumps({"literals": literals, "complete": True}))
     return literals
 
 
@@ -98,11 +98,3 @@ def _cache_file(root: Path) -> Path:
 
 def _is_entry(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside the target and rename, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)

@@ -16,7 +16,9 @@ PLUG_INS = ("tasks", "callbacks", "configs")
 #: The floors from the ground up: what stands on one may import what stands lower, and nothing beside it.
 FLOORS = (
     {"errors"},
-    {"statistics", "sparsity", "data", "runs"},
+    {"statistics", "sparsity"},
+    {"runs"},
+    {"data"},
     {"model"},
     {"circuits"},
     {"report", "interop"},

@@ -17,7 +17,7 @@ from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.granularity import Granularity
-from sparselit.circuits.search import Auto, Found, Report, Search
+from sparselit.circuits.search import Auto, Found, Progress, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import integrated_gradients
@@ -42,7 +42,7 @@ def discover(
     ablation: str | Mapping[str, Any] | Ablation = "mean",
     search: Search | None = None,
     margin: float = 0.1,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     max_seconds: float | None = None,
     granularity: Granularity = "weight",
     start: Sequence[Edge] = (),

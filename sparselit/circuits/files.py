@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sparselit.circuits.circuit import FORMAT, VERSIONS, Circuit
 from sparselit.data.behaviour import SPLITS, Behaviour, prompt_record, read_examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
+from sparselit.runs.atomic import write_bytes, write_text
 
 PROMPTS = "prompts"
 _FIELDS = {
@@ -55,11 +55,9 @@ _INSIDE = ("activations", "attention", "interchange", "random_halves", "relaxati
 def write_circuit(path: str | Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> None:
     """Write ``path`` (JSON), the weights beside it (same name, ``.safetensors``) and the prompts in ``prompts/``.
 
-    The paths inside are relative to the file. Each file is written beside its target and renamed. The same circuit
-    gives the same bytes.
+    The paths inside are relative to the file. The same circuit gives the same bytes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_suffix(".safetensors")
     circuit.model["weights"], circuit.path = weights.name, path
     prompts = behaviour.write(path.parent / PROMPTS)
@@ -67,13 +65,8 @@ def write_circuit(path: str | Path, circuit: Circuit, model: Transformer, behavi
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     if model.unembed.weight is model.embed.token.weight:
         tensors["unembed.weight"] = tensors["unembed.weight"].clone()
-    temporary = weights.with_name(f".{weights.name}.part")
-    # Bytes, because save_file leaves a temporary of a random name when the process is killed in it.
-    temporary.write_bytes(save(tensors))
-    os.replace(temporary, weights)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(circuit.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(weights, save(tensors))
+    write_text(path, json.dumps(circuit.as_json(), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_circuit(path: Path) -> Circuit:

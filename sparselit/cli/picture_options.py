@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparselit.errors import SparselitError
+from sparselit.runs.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ def save(figure: Figure, output: Path) -> str:
         SparselitError: it cannot be written.
     """
     try:
-        figure.savefig(output)
+        write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower()))
     except OSError as error:
         raise SparselitError(f"cannot write the picture {output}: {error.strerror}") from error
     try:

@@ -13,6 +13,7 @@ import torch
 
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
+from sparselit.runs.atomic import write_bytes
 
 SPLITS = ("discovery", "selection", "report", "out_of_distribution")
 
@@ -38,12 +39,11 @@ class Behaviour:
 
         A file that is already there with the same content is left alone.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         paths = {split: folder / f"{split}.jsonl" for split in self.splits}
         for split, path in paths.items():
             content = "".join(self._lines(self.splits[split])).encode()
             if not path.is_file() or path.read_bytes() != content:
-                path.write_bytes(content)
+                write_bytes(path, content)
         return paths
 
     def _lines(self, examples: Examples) -> list[str]:

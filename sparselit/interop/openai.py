@@ -14,7 +14,8 @@ from torch import Tensor
 from sparselit.errors import SparselitError
 from sparselit.interop.openai_config import Config, openai_config, transformer_arguments
 from sparselit.model.transformer import Transformer
-from sparselit.runs.checkpoint_file import load_checkpoint, read_tensors, write_atomically
+from sparselit.runs.atomic import write_atomically, write_text
+from sparselit.runs.checkpoint_file import load_checkpoint, read_tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "beeg_config.json", "final_model.pt"
 LOGITS_BIAS = "final_logits_bias"
@@ -105,7 +106,7 @@ def save_openai(model: Transformer, folder: str | Path, others: Mapping[str, Any
     text = json.dumps(config, indent=1) + "\n"
     try:
         write_atomically(folder / WEIGHTS_FILE, lambda file: torch.save(state, file))
-        write_atomically(folder / CONFIG_FILE, lambda file: file.write(text.encode()))
+        write_text(folder / CONFIG_FILE, text)
     except OSError as error:
         raise SparselitError(f"cannot write {folder}: {error.strerror}") from error
 

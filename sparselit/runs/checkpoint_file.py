@@ -1,19 +1,15 @@
-"""Reading and writing checkpoint files: nothing in them is executed, and none is ever seen half written."""
+"""Reading checkpoint files: nothing in them is executed, and a damaged one is named."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from sparselit.errors import SparselitError
-
-TEMPORARY = ".tmp"
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -87,35 +83,3 @@ def newest_loadable(checkpoints: dict[int, Path]) -> tuple[Path, dict[str, Any],
             damaged.append(path)
     names = ", ".join(str(path) for path in damaged) or "there is none"
     raise SparselitError(f"no checkpoint can be read: {names}")
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its target, flush it to the disk, and rename it: readers see the old file or the new one.
-
-    Args:
-        path: target; its folder is made when missing.
-        write: called with the open file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself must outlive a power failure
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`write_atomically` left behind in ``folder`` when its process was killed."""
-    for path in folder.glob(f"*{TEMPORARY}"):
-        path.unlink(missing_ok=True)

@@ -20,11 +20,12 @@ from torch import nn
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.discover import NoCircuitError
 from sparselit.circuits.files import write_circuit
-from sparselit.circuits.search import Report
+from sparselit.circuits.search import Progress
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.task import Task
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
+from sparselit.runs.atomic import write_text
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.training.steps import is_logging_step
 from sparselit.training.undisturbed import on_device, progress_bar, stoppable, undisturbed
@@ -115,7 +116,7 @@ class Discovery(Callback, ABC):
 
     @abstractmethod
     def find(
-        self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Circuit | None = None
+        self, model: Transformer, behaviour: Behaviour, progress: Progress, previous: Circuit | None = None
     ) -> Circuit:
         """Find a circuit of ``behaviour`` in ``model``.
 
@@ -347,4 +348,4 @@ def boards(trainer: Trainer) -> list[TensorBoardLogger]:
 def write_timing(path: Path, seconds: float) -> None:
     """Write the time of a search beside its circuit, which holds nothing that differs between two runs."""
     text = json.dumps({"seconds": round(seconds, 3)}) + "\n"
-    path.with_suffix(".timing.json").write_text(text, encoding="utf-8")
+    write_text(path.with_suffix(".timing.json"), text)

@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from sparselit.errors import SparselitError
-from sparselit.runs.checkpoint_file import load_checkpoint, remove_leftovers, write_atomically
+from sparselit.runs.atomic import remove_leftovers, write_atomically
+from sparselit.runs.checkpoint_file import load_checkpoint
 from sparselit.runs.folder import checkpoint_name, checkpoints_in
 
 

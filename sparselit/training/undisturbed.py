@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from tqdm import tqdm
 
-from sparselit.circuits.search import Report
+from sparselit.circuits.search import Progress
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.examples import Examples
 
@@ -46,7 +46,7 @@ def on_device(behaviour: Behaviour, device: torch.device) -> Behaviour:
 
 
 @contextmanager
-def progress_bar(title: str, visible: bool) -> Iterator[Report]:
+def progress_bar(title: str, visible: bool) -> Iterator[Progress]:
     """A line on standard error with the stage of a search and the edges left, where that is a terminal.
 
     Args:
@@ -79,11 +79,11 @@ class Stop:
 
     asked: bool = False
 
-    def heeded_by(self, report: Report) -> Report:
-        """A report that raises KeyboardInterrupt once the user has asked; a search then gives what it has."""
+    def heeded_by(self, progress: Progress) -> Progress:
+        """The same callback, which raises KeyboardInterrupt after Ctrl-C; a search then gives what it has."""
 
         def heeding(stage: str, edges: int) -> None:
-            report(stage, edges)
+            progress(stage, edges)
             if self.asked:
                 raise KeyboardInterrupt
 

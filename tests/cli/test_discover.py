@@ -454,7 +454,7 @@ def test_killed_in_a_search_and_after_one_and_resumed_the_files_are_the_same(
     code, _, err = run(*argv, "--ckpt_path", "last")
     assert code == 0, err
     assert circuits() == circuits(trained[""] / RUN)
-    assert not [path for path in files_in(RUN / "circuits") if path.endswith(".part")]
+    assert not [path for path in files_in(RUN / "circuits") if path.endswith(".tmp")]
 
 
 def test_a_second_ctrl_c_stops_a_search_at_once(copying: Path) -> None:

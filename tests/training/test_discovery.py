@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from sparselit.circuits import Behaviour, Bound, Circuit, NoCircuitError, verify
-from sparselit.circuits.search import GroupTesting, Report
+from sparselit.circuits.search import GroupTesting, Progress
 from sparselit.data.examples import Examples
 from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
@@ -63,7 +63,7 @@ class Scripted(Discovery):
         self.sizes = iter(sizes)
         self.calls = 0
 
-    def find(self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Any = None) -> Circuit:
+    def find(self, model: Transformer, behaviour: Behaviour, progress: Progress, previous: Any = None) -> Circuit:
         self.calls += 1
         torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
         assert not model.training
@@ -289,9 +289,9 @@ def test_the_circuit_on_disk_is_true(tmp_path: Path) -> None:
 class _Pressing(GroupTesting):
     """A search during which the user presses Ctrl-C."""
 
-    def shrink(self, problem: Any, found: Any, report: Report) -> None:
+    def shrink(self, problem: Any, found: Any, progress: Progress) -> None:
         signal.raise_signal(signal.SIGINT)
-        super().shrink(problem, found, report)
+        super().shrink(problem, found, progress)
 
 
 @pytest.mark.filterwarnings("ignore:.*KeyboardInterrupt")

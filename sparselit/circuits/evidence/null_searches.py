@@ -24,7 +24,7 @@ from sparselit.circuits.evidence.scores import DIGITS, rounded
 from sparselit.circuits.run.ablation import Ablation, prepare
 from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.run.masked import answer_logits
-from sparselit.circuits.search import Found, Report, Search
+from sparselit.circuits.search import Found, Progress, Search
 from sparselit.circuits.search.learned import furthest
 from sparselit.circuits.search.node_masks import heaviside
 from sparselit.circuits.search.problem import Problem
@@ -153,7 +153,7 @@ def searched_nulls(
     kept: Tensor,
     splits: Mapping[str, Examples],
     search: Search,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     seconds: float = SECONDS,
 ) -> dict[str, Any]:
     """How many edges the same search needs for each null until loss and divergence hold, on the discovery split.
@@ -184,7 +184,7 @@ def searched_nulls(
     return found
 
 
-def _searched(problem: Problem, search: Search, progress: Report | None, deadline: float) -> dict[str, Any]:
+def _searched(problem: Problem, search: Search, progress: Progress | None, deadline: float) -> dict[str, Any]:
     start, values = working_set(problem, deadline)
     if start is None:
         return _row(problem, None, values)

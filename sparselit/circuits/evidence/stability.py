@@ -22,7 +22,7 @@ from sparselit.circuits.circuit import Edge
 from sparselit.circuits.criterion import holds, is_relative, measure
 from sparselit.circuits.opened import Opened
 from sparselit.circuits.run.granularity import Units
-from sparselit.circuits.search import Report, Search
+from sparselit.circuits.search import Progress, Search
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.sets import jaccard
 from sparselit.errors import SparselitError
@@ -72,7 +72,7 @@ def search_of(record: Mapping[str, Any], name: str | None = None) -> tuple[type[
 
 
 def rerun(
-    opened: Opened, kind: type[Search], arguments: Mapping[str, Any], seed: int, report: Report | None = None
+    opened: Opened, kind: type[Search], arguments: Mapping[str, Any], seed: int, progress: Progress | None = None
 ) -> dict[str, Any]:
     """One more search for the circuit, from the full model, under the bounds that its own search had.
 
@@ -81,7 +81,7 @@ def rerun(
         kind: class of the search.
         arguments: its arguments; ``seed`` is replaced where it takes one.
         seed: of the sample, of the order and of the search.
-        report: called as (stage, edges left).
+        progress: called as (stage, edges left).
 
     Returns:
         ``seed``, ``places`` (edges and biases found, in the order of the forward pass) and ``holds`` (whether they meet
@@ -104,7 +104,7 @@ def rerun(
         search = kind(**{**arguments, **({"seed": seed} if "seed" in taken else {})})
     except TypeError as error:
         raise SparselitError(f"the search {kind.__name__} does not take its arguments: {error}") from error
-    found = search.run(problem, report=report)
+    found = search.run(problem, progress=progress)
     if not found.complete:
         raise KeyboardInterrupt
     test = splits["report"]

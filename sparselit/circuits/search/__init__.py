@@ -2,7 +2,7 @@
 
 from sparselit.circuits.search.attribution import Attribution
 from sparselit.circuits.search.auto import Auto
-from sparselit.circuits.search.base import Found, Report, Search
+from sparselit.circuits.search.base import Found, Progress, Search
 from sparselit.circuits.search.group_testing import GroupTesting
 from sparselit.circuits.search.hard_concrete import HardConcrete
 from sparselit.circuits.search.node_masks import NodeMasks
@@ -19,8 +19,8 @@ __all__ = [
     "HardConcrete",
     "NodeMasks",
     "OneByOne",
+    "Progress",
     "QuickXplain",
-    "Report",
     "Search",
     "SoftMasks",
     "Sweep",

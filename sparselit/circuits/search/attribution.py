@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparselit.circuits.search.base import Found, Report, attempt
+from sparselit.circuits.search.base import Found, Progress, attempt
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranked import RankedSearch
 
@@ -18,7 +18,7 @@ class Attribution(RankedSearch):
     Takes the arguments of :class:`RankedSearch`.
     """
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Bisect between no unit, and all of them, with which the criterion is known to hold."""
         units, whole = self.ordered(problem, found.kept), found.kept
         kept, dropped = 0, len(units)  # so many of the least important: known to be droppable, and not known
@@ -30,4 +30,4 @@ class Attribution(RankedSearch):
                 kept = middle
             else:
                 dropped = middle - 1
-            report("bisection", int(found.kept.sum()))
+            progress("bisection", int(found.kept.sum()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparselit.circuits.run.granularity import Granularity
-from sparselit.circuits.search.base import Found, Report, Search
+from sparselit.circuits.search.base import Found, Progress, Search
 from sparselit.circuits.search.group_testing import GroupTesting
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.soft_masks import SoftMasks
@@ -33,13 +33,13 @@ class Auto(Search):
         self.seed = seed
         self._masks = SoftMasks(steps, 0.05, batch, seed)
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Each stage begins with what the one before left."""
         for granularity in self.coarse:
             # So few parts need no ranking that costs passes.
-            GroupTesting("magnitude").shrink(problem.at(granularity), found, report)
+            GroupTesting("magnitude").shrink(problem.at(granularity), found, progress)
             problem.focus(found.kept)
         if problem.granularity == "weight":
-            self._masks.shrink(problem, found, report)
+            self._masks.shrink(problem, found, progress)
         else:
-            GroupTesting().shrink(problem, found, report)
+            GroupTesting().shrink(problem, found, progress)

@@ -18,7 +18,7 @@ from sparselit.circuits.criterion import Evaluation, margin
 from sparselit.circuits.search.problem import Problem
 
 #: Called as (stage, edges left).
-Report = Callable[[str, int], None]
+Progress = Callable[[str, int], None]
 
 
 class _OutOfTime(Exception):
@@ -48,7 +48,7 @@ class Search(ABC):
         self,
         problem: Problem,
         start: Tensor | None = None,
-        report: Report | None = None,
+        progress: Progress | None = None,
         deadline: float | None = None,
     ) -> Found:
         """Search ``problem`` for a circuit from which no single unit can be removed.
@@ -56,7 +56,7 @@ class Search(ABC):
         Args:
             problem: what is sought; its criterion must hold on ``start``.
             start: edges to begin with, boolean (edge,); default all.
-            report: called as (stage, edges left) while the search runs.
+            progress: called as (stage, edges left) while the search runs.
             deadline: reading of the monotonic clock, seconds, at which to stop.
 
         Returns:
@@ -66,8 +66,8 @@ class Search(ABC):
         found = Found(problem.all_edges() if start is None else start.clone())
 
         def tell(stage: str, edges: int) -> None:
-            if report is not None:
-                report(stage, edges)
+            if progress is not None:
+                progress(stage, edges)
             if deadline is not None and time.monotonic() > deadline:
                 raise _OutOfTime
 
@@ -83,7 +83,7 @@ class Search(ABC):
         return found
 
     @abstractmethod
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Remove edges from ``found.kept`` in place, never leaving a set that fails the criterion."""
 
 
@@ -112,7 +112,7 @@ def without(kept: Tensor, edges: Tensor) -> Tensor:
     return rest
 
 
-def certify(problem: Problem, found: Found, report: Report) -> None:
+def certify(problem: Problem, found: Found, progress: Progress) -> None:
     """Try to remove each unit of ``found.kept`` alone, over and over, until every single one is necessary.
 
     A criterion is not monotone in general: an edge that was necessary may become superfluous once another is gone. So
@@ -144,10 +144,10 @@ def certify(problem: Problem, found: Found, report: Report) -> None:
             streak = 0
             necessary[group[0]] = evaluation
             queue.rotate(-1)
-        report("certificate", len(queue))
+        progress("certificate", len(queue))
     for name in units:
         found.removals[name] = necessary[name].values()
-        report("certificate", len(queue))
+        progress("certificate", len(queue))
     found.complete = True
 
 

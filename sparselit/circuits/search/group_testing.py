@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparselit.circuits.search.base import Found, Report, attempt, without
+from sparselit.circuits.search.base import Found, Progress, attempt, without
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranked import RankedSearch
 
@@ -20,7 +20,7 @@ class GroupTesting(RankedSearch):
     Takes the arguments of :class:`RankedSearch`.
     """
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Remove groups of units in place, least important first."""
         queue = self.ordered(problem, found.kept)
         size = max(1, len(queue) // 2)
@@ -40,7 +40,7 @@ class GroupTesting(RankedSearch):
                         high = middle
                 queue = _left(queue[high:], found)
                 size = max(1, low)
-            report("group testing", int(found.kept.sum()))
+            progress("group testing", int(found.kept.sum()))
 
 
 def _left(queue: list[Tensor], found: Found) -> list[Tensor]:

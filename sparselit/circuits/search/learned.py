@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import METRICS, WORST, Bound, Criterion
-from sparselit.circuits.search.base import Found, Report, Search, attempt
+from sparselit.circuits.search.base import Found, Progress, Search, attempt
 from sparselit.circuits.search.problem import Problem
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
@@ -65,7 +65,7 @@ class LearnedMasks(Search):
         return
 
     @torch.enable_grad()
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Close gates by gradient descent, and keep the smallest open set that works."""
         bounds = [b for b in problem.criterion if b.at_most is not None and b.metric not in WORST] or [_DEFAULT]
         target = 0.7 * (bounds[0].at_most or 0.0)
@@ -96,7 +96,7 @@ class LearnedMasks(Search):
                     smaller = int(opened.sum()) < int(found.kept.sum()) and attempt(problem, found, opened)
                     idle = 0 if smaller or not shrunk else idle + regular
                     shrunk = shrunk or smaller
-                    report("masks", int(found.kept.sum()))
+                    progress("masks", int(found.kept.sum()))
                     if idle == _PATIENCE:
                         return
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparselit.circuits.search.base import Found, Report, attempt
+from sparselit.circuits.search.base import Found, Progress, attempt
 from sparselit.circuits.search.learned import LearnedMasks
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import integrated_gradients
@@ -43,9 +43,9 @@ class NodeMasks(LearnedMasks):
     ``calibrated_loss`` fits the paper's scale and shift of the logits anew for every set that is tried.
     """
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """The descent, then the bisection."""
-        super().shrink(problem, found, report)
+        super().shrink(problem, found, progress)
         openness = self.parameters.detach()[self._ends].amin(0)  # of an edge: that of its less open end
         levels = openness[found.kept].unique()
         low, high = 0, len(levels)
@@ -55,7 +55,7 @@ class NodeMasks(LearnedMasks):
                 low = middle
             else:
                 high = middle
-            report("bisection", int(found.kept.sum()))
+            progress("bisection", int(found.kept.sum()))
 
     def start(self, problem: Problem, kept: Tensor) -> Tensor:
         """All nodes open, by a margin in (0, 1] that grows with their rank.

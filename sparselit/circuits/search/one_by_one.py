@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparselit.circuits.search.base import Found, Report, attempt, without
+from sparselit.circuits.search.base import Found, Progress, attempt, without
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranked import RankedSearch
 
@@ -13,9 +13,9 @@ class OneByOne(RankedSearch):
     Takes the arguments of :class:`RankedSearch`.
     """
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """One evaluation for each unit of which anything is left."""
         for unit in self.ordered(problem, found.kept):
             if bool(found.kept[unit].any()):
                 attempt(problem, found, without(found.kept, unit))
-                report("one by one", int(found.kept.sum()))
+                progress("one by one", int(found.kept.sum()))

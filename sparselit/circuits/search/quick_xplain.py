@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparselit.circuits.search.base import Found, Report, attempt
+from sparselit.circuits.search.base import Found, Progress, attempt
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranked import RankedSearch
 
@@ -19,7 +19,7 @@ class QuickXplain(RankedSearch):
     Takes the arguments of :class:`RankedSearch`.
     """
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Find what is needed of the units, the least important of which are assumed to go first."""
         units = self.ordered(problem, found.kept)[::-1]
         everything = torch.zeros_like(found.kept)
@@ -29,7 +29,7 @@ class QuickXplain(RankedSearch):
 
         def needed(base: Tensor, added: bool, rest: list[Tensor]) -> Tensor:
             """The part of ``rest`` that is needed beside ``base``, which is tried first where it has grown."""
-            report("QuickXplain", int(found.kept.sum()))
+            progress("QuickXplain", int(found.kept.sum()))
             if added and problem.works(base):
                 return torch.zeros_like(base)
             if len(rest) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparselit.circuits.criterion import holds, margin
-from sparselit.circuits.search.base import Found, Report, Search, without
+from sparselit.circuits.search.base import Found, Progress, Search, without
 from sparselit.circuits.search.problem import Problem
 from sparselit.errors import SparselitError
 
@@ -26,7 +26,7 @@ class Sweep(Search):
             raise SparselitError(f"search.threshold must lie in (0, 1], got {threshold}")
         self.threshold = threshold
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """One pass from the last matrix to the first."""
         left = margin(problem.criterion, problem.values(found.kept))
         allowed = self.threshold * left
@@ -39,4 +39,4 @@ class Sweep(Search):
             if holds(problem.criterion, values) and left - now <= allowed:
                 found.kept, left = trial, now
                 problem.focus(trial)
-            report("sweep", int(found.kept.sum()))
+            progress("sweep", int(found.kept.sum()))

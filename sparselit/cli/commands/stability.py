@@ -12,6 +12,7 @@ from typing import Any
 from sparselit.cli.command_parser import PlainParser, shortened
 from sparselit.cli.progress import counting
 from sparselit.errors import SparselitError
+from sparselit.runs.atomic import write_text
 
 FORMAT, VERSION = "sparselit-stability", 1
 
@@ -133,9 +134,7 @@ def _earlier(output: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _write(output: Path, content: dict[str, Any]) -> None:
-    temporary = output.with_name(f".{output.name}.part")
     try:
-        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, output)
+        write_text(output, json.dumps(content, ensure_ascii=False) + "\n")
     except OSError as error:
         raise SparselitError(f"cannot write {output}: {error.strerror}") from error

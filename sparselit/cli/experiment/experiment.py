@@ -29,7 +29,7 @@ from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events
 from sparselit.errors import SparselitError
 from sparselit.report.summary import Summary, scores
-from sparselit.runs.checkpoint_file import write_atomically
+from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import RunFolder, shown
 from sparselit.sparsity.density import density_table
 from sparselit.training.discovery import FOLDER, Discovery
@@ -175,7 +175,7 @@ class Experiment(CommandLine):
         saved = settings.clone()
         saved.ckpt_path = None
         text = self._parser("fit").dump(saved, skip_unset=False, skip_validation=True)
-        write_atomically(folder.config, lambda file: file.write(text.encode()))
+        write_text(folder.config, text)
         return folder
 
     def fit(self, **kwargs: Any) -> None:
@@ -221,7 +221,7 @@ class Experiment(CommandLine):
             lines=files(self.folder, self.checkpoint),
             commands=commands,
         )
-        write_atomically(self.folder.summary, lambda file: file.write(str(summary).encode()))
+        write_text(self.folder.summary, str(summary))
         sys.stdout.write(f"\n{summary}")
 
     def validate(self, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ from sparselit.circuits import Bound, discover
 from sparselit.circuits import search as search_module
 from sparselit.circuits.criterion import METRICS, holds
 from sparselit.circuits.run.masked import masked_logits
-from sparselit.circuits.search import Found, GroupTesting, NodeMasks, Report, Search
+from sparselit.circuits.search import Found, GroupTesting, NodeMasks, Progress, Search
 from sparselit.circuits.search.base import attempt, certify, smallest_failure, without
 from sparselit.circuits.search.learned import furthest
 from sparselit.circuits.search.problem import Problem
@@ -276,21 +276,21 @@ def test_values_below_one_are_refused_by_name() -> None:
 class OneByOne(Search):
     """Asks for every edge once."""
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         for i in sorted(members(found.kept)):
             attempt(problem, found, without(found.kept, torch.tensor([i])))
-            report("one by one", int(found.kept.sum()))
+            progress("one by one", int(found.kept.sum()))
 
 
-def interrupted_after(calls: int) -> Report:
+def interrupted_after(calls: int) -> Progress:
     seen: list[int] = []
 
-    def report(stage: str, edges: int) -> None:
+    def progress(stage: str, edges: int) -> None:
         seen.append(edges)
         if len(seen) == calls:
             raise KeyboardInterrupt
 
-    return report
+    return progress
 
 
 def searches() -> Iterable[Search]:
@@ -301,7 +301,7 @@ def searches() -> Iterable[Search]:
 def test_ctrl_c_gives_the_best_set_so_far_which_works_and_is_not_complete(calls: int) -> None:
     for search in searches():
         problem = Puzzle(12, lambda kept: set(range(3, 9)) <= kept)
-        found = search.run(problem, report=interrupted_after(calls))
+        found = search.run(problem, progress=interrupted_after(calls))
         assert not found.complete
         assert problem.rule(members(found.kept))
         assert set(found.removals) <= problem.names(members(found.kept))
@@ -345,7 +345,7 @@ def test_any_other_error_is_not_swallowed() -> None:
 def test_progress_is_told_the_stage_and_the_edges_left() -> None:
     told: list[tuple[str, int]] = []
     search = Ordered()
-    search.run(Puzzle(12, lambda kept: {4, 5} <= kept), report=lambda stage, edges: told.append((stage, edges)))
+    search.run(Puzzle(12, lambda kept: {4, 5} <= kept), progress=lambda stage, edges: told.append((stage, edges)))
     assert list(dict.fromkeys(stage for stage, _ in told)) == ["group testing", "certificate"]
     assert told[-1] == ("certificate", 2)
     left = [edges for _, edges in told]
@@ -400,7 +400,7 @@ def test_an_unchanged_circuit_is_found_again_in_three_evaluations_for_each_edge(
 class Nothing(Search):
     """Removes nothing, so that what is gone is gone for free."""
 
-    def shrink(self, problem: Problem, found: Found, report: Report) -> None:
+    def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         self.before = problem.cost.evaluations, found.kept
 
 
