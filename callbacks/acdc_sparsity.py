@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.schedule import steps
 from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
@@ -25,13 +24,10 @@ class AcdcSparsity(Sparsifier):
 
     Args:
         density: share of living weights in the compressed phases, in (0, 1]; a schedule is refused.
-        rules: exceptions by parameter name; the first match wins.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         begin: moment of the first compression; a fraction of the run in [0, 1], or optimizer steps above 1.
         end: moment after which the model is compressed for good; a fraction of the run, or optimizer steps above 1.
         every_n_steps: optimizer steps of each phase, at least 1.
-        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -43,14 +39,15 @@ class AcdcSparsity(Sparsifier):
         self,
         density: Density,
         rules: list[Rule] | None = None,
-        moments: Moments = "reset",
+        *,
         begin: float = 0.1,
         end: float = 0.75,
         every_n_steps: int = 50,
+        moments: Moments = "reset",
         grads: Gradients = "masked",
-        distribution: Distribution = "uniform",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(density, rules, moments, grads, distribution)
+        super().__init__(density, rules, moments=moments, grads=grads, **kwargs)
         if every_n_steps < 1:
             raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
         for key, value in (("begin", begin), ("end", end)):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any
 
 from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.regrowth import drop_and_grow, generator, random_scores
 from sparselit.sparsity.schedule import steps
-from sparselit.training.sparsifier import Density, Gradients, Moments
+from sparselit.training.sparsifier import Density, Moments
 
 from .static_sparsity import StaticSparsity
 
@@ -26,15 +25,11 @@ class DynamicSparsity(StaticSparsity):
 
     Args:
         density: share of living weights in (0, 1]; a schedule is refused, because the number never changes.
-        rules: exceptions by parameter name; the first match wins.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset`` (zero where a weight grows).
-        mask: first masks: ``random``, or ``magnitude`` for the largest weights at the start.
         seed: seed of the first masks and of the growth.
         every_n_steps: optimizer steps between two exchanges, at least 1.
         drop: share of the living weights that each exchange drops, in [0, 1].
         until: moment after which the masks stay; a fraction of the run in [0, 1], or optimizer steps above 1.
-        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of :class:`StaticSparsity`, which chooses the first masks.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -44,16 +39,15 @@ class DynamicSparsity(StaticSparsity):
         self,
         density: Density,
         rules: list[Rule] | None = None,
-        moments: Moments = "reset",
-        mask: Literal["random", "magnitude"] = "random",
+        *,
         seed: int = 0,
         every_n_steps: int = 100,
         drop: float = 0.3,
         until: float = 0.75,
-        grads: Gradients = "masked",
-        distribution: Distribution = "uniform",
+        moments: Moments = "reset",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(density, rules, moments, mask, seed, grads, distribution)
+        super().__init__(density, rules, seed=seed, moments=moments, **kwargs)
         if every_n_steps < 1:
             raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
         if not 0 <= drop <= 1:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
 from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
 
@@ -22,11 +21,8 @@ class GradualPruning(Sparsifier):
 
     Args:
         density: share of non-zero weights, a schedule that does not rise.
-        rules: exceptions by parameter name; the first match wins.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         every_n_steps: optimizer steps between two prunings, at least 1.
-        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -38,12 +34,13 @@ class GradualPruning(Sparsifier):
         self,
         density: Density,
         rules: list[Rule] | None = None,
-        moments: Moments = "mask",
+        *,
         every_n_steps: int = 10,
+        moments: Moments = "mask",
         grads: Gradients = "masked",
-        distribution: Distribution = "uniform",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(density, rules, moments, grads, distribution)
+        super().__init__(density, rules, moments=moments, grads=grads, **kwargs)
         if every_n_steps < 1:
             raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps

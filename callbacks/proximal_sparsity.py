@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.proximal import Group, shrink_
 from sparselit.sparsity.schedule import steps
-from sparselit.training.sparsifier import Density, Gradients, Moments
+from sparselit.training.sparsifier import Density
 
 from .annealed_sparsity import AnnealedSparsity
 
@@ -27,12 +27,10 @@ class ProximalSparsity(AnnealedSparsity):
     Args:
         density: largest share of non-zero weights, in (0, 1], or a schedule.
         rules: exceptions by parameter name; the first match wins. What a rule keeps dense is not shrunk either.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         strength: weight of the penalty; a step shrinks by ``strength`` times the learning rate, at least 0.
         group: what shrinks together: every ``entry``, or each ``row`` or ``column`` as one vector.
         until: moment from which the support is locked; a fraction of the run in [0, 1], or optimizer steps above 1.
-        grads: the gradient that the optimizer sees: ``dense``, or ``masked`` to the live entries.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -42,14 +40,13 @@ class ProximalSparsity(AnnealedSparsity):
         self,
         density: Density = 1.0,
         rules: list[Rule] | None = None,
-        moments: Moments = "keep",
+        *,
         strength: float = 0.1,
         group: Group = "entry",
         until: float = 0.8,
-        grads: Gradients = "dense",
-        distribution: Distribution = "uniform",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(density, rules, moments, grads, distribution)
+        super().__init__(density, rules, **kwargs)
         if not strength >= 0:
             raise SparselitError(f"strength must be at least 0, got {strength}")
         if group not in ("entry", "row", "column"):

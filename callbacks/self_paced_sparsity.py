@@ -14,13 +14,12 @@ from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.pace import Pace, Verdict
 from sparselit.sparsity.proximal import shrink_
 from sparselit.sparsity.schedule import steps
 from sparselit.sparsity.snapshot import restore_, take
 from sparselit.training.held_out import on_selection
-from sparselit.training.sparsifier import Density, Gradients, Moments
+from sparselit.training.sparsifier import Density
 
 from .annealed_sparsity import AnnealedSparsity
 
@@ -49,8 +48,6 @@ class SelfPacedSparsity(AnnealedSparsity):
 
     Args:
         density: share of living weights in (0, 1], a schedule over the clock's steps.
-        rules: exceptions by parameter name; the first match wins.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         loss_below: running training loss under which the density falls, nats, above 0.
         memory: weight of the past in the running loss, in [0, 1); 0.9 averages over about ten batches.
         shrink: L1 penalty: each step shrinks sparsified weights by this times the learning rate, at least 0. It keeps
@@ -64,8 +61,7 @@ class SelfPacedSparsity(AnnealedSparsity):
             above 1; null never locks it.
         hold: accuracy on the selection split that a state needs in order to hold, in [0, 1].
         snapshots: number of snapshots that are kept, at least 1.
-        grads: the gradient that the optimizer sees: ``dense``, or ``masked`` to the live entries.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -75,7 +71,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         self,
         density: Density,
         rules: list[Rule] | None = None,
-        moments: Moments = "keep",
+        *,
         loss_below: float = 0.1,
         memory: float = 0.9,
         shrink: float = 0.0,
@@ -84,11 +80,10 @@ class SelfPacedSparsity(AnnealedSparsity):
         finish: float | None = None,
         hold: float = 0.99,
         snapshots: int = 8,
-        grads: Gradients = "dense",
-        distribution: Distribution = "uniform",
         held_out: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(density, rules, moments, grads, distribution)
+        super().__init__(density, rules, **kwargs)
         for key, good, wanted in (
             ("loss_below", loss_below > 0, "be positive"),
             ("memory", 0 <= memory < 1, "lie in [0, 1)"),

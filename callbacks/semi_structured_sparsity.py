@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.semi_structured import n_of_m
-from sparselit.training.sparsifier import Gradients, Moments, Sparsifier
+from sparselit.training.sparsifier import Sparsifier
 
 
 class SemiStructuredSparsity(Sparsifier):
@@ -23,24 +24,16 @@ class SemiStructuredSparsity(Sparsifier):
         n: weights of a group that live, in [1, m].
         m: weights of a group; dim 1 of every sparsified tensor must be a multiple of it.
         rules: tensors that stay dense (``density: null``); other densities and floors have no meaning here.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
-        grads: the gradient that the optimizer sees: ``dense``, or ``masked`` to the live entries.
+        kwargs: ``moments`` and ``grads``, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
     """
 
-    def __init__(
-        self,
-        n: int = 2,
-        m: int = 4,
-        rules: list[Rule] | None = None,
-        moments: Moments = "keep",
-        grads: Gradients = "dense",
-    ) -> None:
+    def __init__(self, n: int = 2, m: int = 4, rules: list[Rule] | None = None, **kwargs: Any) -> None:
         if not 1 <= n <= m:
             raise SparselitError(f"n must lie in [1, m], got n {n} and m {m}")
-        super().__init__(n / m, rules, moments, grads)
+        super().__init__(n / m, rules, distribution="uniform", **kwargs)
         self.n, self.m = n, m
         for rule in self.rules:
             if rule.density not in (None, "default") or rule.floor or rule.distribution:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparselit.sparsity.budget import Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
-from sparselit.training.sparsifier import Density, Gradients, Moments
+from sparselit.training.sparsifier import Density
 
 from .static_sparsity import StaticSparsity
 
@@ -24,24 +24,14 @@ class SnipSparsity(StaticSparsity):
 
     Args:
         density: share of non-zero weights in (0, 1]; a schedule is refused, because the mask never changes.
-        rules: exceptions by parameter name; the first match wins.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
-        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
     """
 
-    def __init__(
-        self,
-        density: Density,
-        rules: list[Rule] | None = None,
-        moments: Moments = "keep",
-        grads: Gradients = "masked",
-        distribution: Distribution = "uniform",
-    ) -> None:
-        super().__init__(density, rules, moments, grads=grads, distribution=distribution)
+    def __init__(self, density: Density, rules: list[Rule] | None = None, **kwargs: Any) -> None:
+        super().__init__(density, rules, mask="random", seed=0, **kwargs)  # neither is used, so neither is offered
 
     def targets(self, step: int) -> dict[str, int]:
         """Number of living entries of every tensor: all of them until the first gradient is there."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
-from sparselit.sparsity.distribution import Distribution
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.regrowth import generator, random_scores
-from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
+from sparselit.training.sparsifier import Density, Gradients, Sparsifier
 
 
 class StaticSparsity(Sparsifier):
@@ -20,12 +19,9 @@ class StaticSparsity(Sparsifier):
 
     Args:
         density: share of non-zero weights in (0, 1]; a schedule is refused, because the mask never changes.
-        rules: exceptions by parameter name; the first match wins.
-        moments: the optimizer's moments of dead entries: ``keep``, ``mask`` or ``reset``.
         mask: ``random``, or ``magnitude`` for the largest weights at the start.
         seed: seed of the random masks.
-        grads: the gradient that the optimizer sees: ``masked`` to the live entries, or ``dense``.
-        distribution: how the tensors share the living entries: ``uniform``, ``er`` or ``erk``.
+        kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
@@ -37,13 +33,13 @@ class StaticSparsity(Sparsifier):
         self,
         density: Density,
         rules: list[Rule] | None = None,
-        moments: Moments = "keep",
+        *,
         mask: Literal["random", "magnitude"] = "random",
         seed: int = 0,
         grads: Gradients = "masked",
-        distribution: Distribution = "uniform",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(density, rules, moments, grads, distribution)
+        super().__init__(density, rules, grads=grads, **kwargs)
         if mask not in ("random", "magnitude"):
             raise SparselitError(f"mask must be random or magnitude, got {mask!r}")
         self.mask = mask
