@@ -1,8 +1,8 @@
-"""What each node of a circuit carries: the share of answers that flip when it takes its counterpart's value.
+"""What each node of a circuit carries: the share of answers that flip when it takes its value on the corrupted prompt.
 
     python benchmarks/interchange.py runs/quotes/version_0/circuits/step=3000.json
 
-The node values come from the counterpart of each prompt of the report split (both quote kinds exchanged); 95 % Wilson
+The node values come from the corrupted prompts of the report split (both quote kinds exchanged); 95 % Wilson
 intervals. A flip rate near 1 says that all the deciding information passes through the node.
 """
 

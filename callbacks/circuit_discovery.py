@@ -23,7 +23,7 @@ class CircuitDiscovery(Discovery):
             a ``task_loss`` of at most 0.15 and a divergence from the full model, ``kl``, of at most 0.02, under which
             sizes can be compared (docs/results/what_size_means.md).
         ablation: what a removed edge contributes: its mean over the task (``mean``), nothing (``zero``: smaller
-            circuits, that say less), what it is on the prompt's counterpart (``resample``), or a mapping of kind,
+            circuits, that say less), what it is on the corrupted prompt (``resample``), or a mapping of kind,
             distribution, per and norm.
         search: how candidates are chosen; default :class:`Auto`, coarse to fine.
         margin: how far the search tightens the bounds towards perfection, in [0, 1), because a minimal circuit sits on

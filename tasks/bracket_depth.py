@@ -15,8 +15,8 @@ _LETTERS = "abcdefgh"
 class BracketDepth(Task):
     """How many brackets close the list: ``[a,[b,gc],[d,e`` → ``]]``, and ``[a,[b,gc],hd,e`` → ``]``.
 
-    The bracket counting of Gao et al. 2025: ``]]`` is one token. The counterpart has a letter for the last bracket.
-    Out of distribution lists are up to twice as long, which dilutes an average over the prompt.
+    The bracket counting of Gao et al. 2025: ``]]`` is one token. The corrupted prompt has a letter for the last
+    bracket. Out of distribution lists are up to twice as long, which dilutes an average over the prompt.
 
     Args:
         length: tokens in the longest prompt that is trained on, at least 10.

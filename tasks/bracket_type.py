@@ -15,7 +15,7 @@ class BracketType(Task):
     """The partner of the innermost open bracket: ``[](()[]`` → ``)``, and ``[][()[]`` → ``]``.
 
     Two brackets are open, of which the outer one is mostly of another kind, so that counting does not tell the answer;
-    closed pairs stand before, between and after them. The counterpart has another kind of innermost open bracket.
+    closed pairs stand before, between and after them. The corrupted prompt has another kind of innermost open bracket.
 
     Args:
         kinds: kinds of brackets, 2 or 3.

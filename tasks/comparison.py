@@ -10,10 +10,10 @@ from sparselit.errors import SparselitError
 
 
 class Comparison(Task):
-    """Which sign stands between two numbers: ``372,391=`` → ``<``, and with the counterpart ``391,372=`` → ``>``.
+    """Which sign stands between two numbers: ``372,391=`` → ``<``, and corrupted ``391,372=`` → ``>``.
 
-    The first digit in which they differ is at any place equally often. The counterpart exchanges the numbers. Out of
-    distribution the tails agree as well, so that a single digit decides.
+    The first digit in which they differ is at any place equally often. The corrupted prompt exchanges the numbers. Out
+    of distribution the tails agree as well, so that a single digit decides.
 
     Args:
         digits: digits of each number, in [1, 6].
@@ -44,7 +44,7 @@ class Comparison(Task):
         return self._example(start + one + end, start + other + end)
 
     def family(self, prompt: str) -> str:
-        """The numbers, whatever their order: a prompt and its counterpart are in the same split."""
+        """The numbers, whatever their order: a prompt and its corrupted one are in the same split."""
         return ",".join(sorted(prompt[:-1].split(",")))
 
     def solve(self, prompt: str) -> str:

@@ -11,10 +11,10 @@ from sparselit.errors import SparselitError
 
 
 class Copying(Task):
-    """The next letter of the copy: ``dbbac|db`` → ``b``, and with the counterpart ``dbabc|db`` → ``a``.
+    """The next letter of the copy: ``dbbac|db`` → ``b``, and corrupted ``dbabc|db`` → ``a``.
 
-    The counterpart exchanges the asked letter and a later one of the original, so that both candidates are always in
-    the prompt. Out of distribution the original is longer.
+    The corrupted prompt exchanges the asked letter and a later one of the original, so that both candidates are always
+    in the prompt. Out of distribution the original is longer.
 
     Args:
         length: letters in the longest original that is trained on, at least 3; the shortest has 3.
@@ -40,7 +40,7 @@ class Copying(Task):
         return self._example(rng, self.length + rng.randint(1, 3))
 
     def family(self, prompt: str) -> str:
-        """The letters, and the copy so far: a prompt and its counterpart are in the same split."""
+        """The letters, and the copy so far: a prompt and its corrupted one are in the same split."""
         text, _, begun = prompt.partition("|")
         return "".join(sorted(text)) + "|" + begun
 

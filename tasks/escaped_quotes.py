@@ -13,11 +13,11 @@ _LETTERS = " " + string.ascii_lowercase[:12] + ",=()"
 
 
 class EscapedQuotes(Task):
-    r"""Which quote closes: ``a='bc\'d,"e`` → ``'``, and with the counterpart ``a='bcf'd,"e`` → ``"``.
+    r"""Which quote closes: ``a='bc\'d,"e`` → ``'``, and corrupted ``a='bcf'd,"e`` → ``"``.
 
     A quote after a backslash does not close its string, so that the next one opens none; without the backslash the
-    first string is closed and the other quote opens a second one. The counterpart has a letter for the backslash, or
-    the reverse. Strata: the first string is ``closed`` or the quote is ``escaped``. Out of distribution two or three
+    first string is closed and the other quote opens a second one. The corrupted prompt has a letter for the backslash,
+    or the reverse. Strata: the first string is ``closed`` or the quote is ``escaped``. Out of distribution two or three
     are.
 
     Args:

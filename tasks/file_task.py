@@ -16,7 +16,7 @@ _REQUIRED = ("prompt", "answer", "wrong")
 class FileTask(Task):
     """Examples from JSON lines: ``{"prompt": "2+3=", "answer": "5", "wrong": "6", "corrupted": "2+4="}``.
 
-    ``corrupted``, the counterpart, and ``stratum``, the kind of prompt, may be left out. The prompts are
+    ``corrupted``, the corrupted prompt, and ``stratum``, the kind of prompt, may be left out. The prompts are
     trained on or held out by ``train_share``.
 
     Args:
@@ -57,7 +57,7 @@ class FileTask(Task):
             self._family.setdefault(example.corrupted or example.prompt, family)
 
     def family(self, prompt: str) -> str:
-        """A prompt and its counterpart stay together."""
+        """A prompt and its corrupted one stay together."""
         return self._family.get(prompt, prompt)
 
     def examples(self) -> list[Example]:

@@ -12,9 +12,9 @@ from sparselit.errors import SparselitError
 
 
 class FirstToken(Task):
-    """The letter that a string begins with: ``bcaab=`` → ``b``, and with the counterpart ``acabb=`` → ``a``.
+    """The letter that a string begins with: ``bcaab=`` → ``b``, and corrupted ``acabb=`` → ``a``.
 
-    The counterpart exchanges the first letter and another one. Out of distribution the string is longer.
+    The corrupted prompt exchanges the first letter and another one. Out of distribution the string is longer.
 
     Args:
         length: letters in the longest string that is trained on, at least 3; the shortest has 3.

@@ -18,8 +18,8 @@ _GIFTS = (" gave tea to ", " sent a cup to ", " spoke to ")
 class IndirectObject(Task):
     """Who receives: ``Then Ann and Bob had tea. Bob gave tea to `` → ``Ann``.
 
-    After Wang et al. 2022. The words above are one token each. The counterpart has the other name as the giver. Out of
-    distribution three meet and two of them give.
+    After Wang et al. 2022. The words above are one token each. The corrupted prompt has the other name as the giver.
+    Out of distribution three meet and two of them give.
 
     Args:
         names: how many different names there are, in [3, 8].
@@ -52,7 +52,7 @@ class IndirectObject(Task):
         return Example(f"{start}{one} and {other}{gift}", receiver, other, f"{start}{one} and {receiver}{gift}")
 
     def family(self, prompt: str) -> str:
-        """All but the givers: a prompt and its counterpart are in the same split."""
+        """All but the givers: a prompt and its corrupted one are in the same split."""
         start, meeting, end = next(prompt.partition(meeting) for meeting in _MEETINGS if meeting in prompt)
         return start + meeting + next(gift for gift in _GIFTS if end.endswith(gift))
 

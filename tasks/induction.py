@@ -11,10 +11,10 @@ from sparselit.errors import SparselitError
 
 
 class Induction(Task):
-    """The letter that followed the last one before: ``bdfacb`` → ``d``, and with the counterpart ``bdfaca`` → ``c``.
+    """The letter that followed the last one before: ``bdfacb`` → ``d``, and corrupted ``bdfaca`` → ``c``.
 
-    The letters before the last one are all different. The counterpart ends in another of them. Out of distribution the
-    prompt is longer.
+    The letters before the last one are all different. The corrupted prompt ends in another of them. Out of distribution
+    the prompt is longer.
 
     Args:
         length: tokens in the longest prompt that is trained on, at least 4; the shortest has 4.
@@ -40,7 +40,7 @@ class Induction(Task):
         return self._example(rng, self.length + rng.randint(1, 4))
 
     def family(self, prompt: str) -> str:
-        """All but the last letter: a prompt and its counterpart are in the same split."""
+        """All but the last letter: a prompt and its corrupted one are in the same split."""
         return prompt[:-1]
 
     def solve(self, prompt: str) -> str:

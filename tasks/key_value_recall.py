@@ -10,10 +10,10 @@ from sparselit.errors import SparselitError
 
 
 class KeyValueRecall(Task):
-    """The value that a key was given: ``a3c7f1?c`` → ``7``, and with the counterpart ``a3c7f1?a`` → ``3``.
+    """The value that a key was given: ``a3c7f1?c`` → ``7``, and corrupted ``a3c7f1?a`` → ``3``.
 
-    Keys and values are different from one another. The counterpart asks for another key. Out of distribution there are
-    more pairs.
+    Keys and values are different from one another. The corrupted prompt asks for another key. Out of distribution there
+    are more pairs.
 
     Args:
         pairs: most pairs in a prompt that is trained on, in [2, 8]; the fewest are 2.
@@ -37,7 +37,7 @@ class KeyValueRecall(Task):
         return _example(rng, self.pairs + rng.randint(1, 2))
 
     def family(self, prompt: str) -> str:
-        """The pairs, whichever is asked for: a prompt and its counterpart are in the same split."""
+        """The pairs, whichever is asked for: a prompt and its corrupted one are in the same split."""
         return prompt.partition("?")[0]
 
     def solve(self, prompt: str) -> str:

@@ -6,7 +6,7 @@ from .first_token import FirstToken
 
 
 class LastToken(FirstToken):
-    """The letter that a string ends with: ``bcaab=`` → ``b``, and with the counterpart ``bcbaa=`` → ``a``.
+    """The letter that a string ends with: ``bcaab=`` → ``b``, and corrupted ``bcbaa=`` → ``a``.
 
     As ``FirstToken`` in all else.
 

@@ -15,8 +15,8 @@ from sparselit.errors import SparselitError
 class MajorityToken(Task):
     """The letter that occurs most often: ``cabba=`` has no answer, ``cabbab=`` → ``b``.
 
-    Strings without a single most frequent letter are left out. The counterpart exchanges that letter and another one
-    everywhere. Out of distribution the string is longer.
+    Strings without a single most frequent letter are left out. The corrupted prompt exchanges that letter and another
+    one everywhere. Out of distribution the string is longer.
 
     Args:
         length: letters in the longest string that is trained on, at least 5; the shortest has 5.

@@ -13,9 +13,9 @@ _DIGITS = "0123456789abcdef"
 
 
 class Minimum(Task):
-    """The smallest hexadecimal digit: ``7c4e=`` → ``4``, and with the counterpart ``7cae=`` → ``7``.
+    """The smallest hexadecimal digit: ``7c4e=`` → ``4``, and corrupted ``7cae=`` → ``7``.
 
-    Each of 0 to 6 is equally often the smallest, each above it up to 7 the second smallest. In the counterpart the
+    Each of 0 to 6 is equally often the smallest, each above it up to 7 the second smallest. In the corrupted prompt the
     smallest digit is not below the second smallest, which becomes the answer. Out of distribution there are more.
 
     Args:

@@ -18,8 +18,8 @@ class ModularAddition(Task):
     """The sum of two residues, one character each: modulo 23, ``f+b=`` → ``3`` (15 + 11 = 26 = 3).
 
     Residues are written 0…9, a…z, A…Z and from 62 on as further letters. The domain is the whole table; a + b and b + a
-    are in the same split, so that a held-out sum was never seen in either order. The counterpart has another b. Out of
-    distribution there are three terms.
+    are in the same split, so that a held-out sum was never seen in either order. The corrupted prompt has another b.
+    Out of distribution there are three terms.
 
     Args:
         modulus: number of residues, in [3, 1000].
@@ -48,7 +48,7 @@ class ModularAddition(Task):
         return (a + b) % self.modulus
 
     def examples(self) -> Iterator[Example]:
-        """The table; every prompt comes with several counterparts, of which one in the same split is used."""
+        """The table; every prompt comes with several corrupted prompts, of which one in the same split is used."""
         numbers, symbol = self.operands(), self.symbols
         for a, b in product(numbers, repeat=2):
             for c in random.Random(f"{a} {b}").sample(numbers, min(len(numbers), 48)):
@@ -57,7 +57,7 @@ class ModularAddition(Task):
                     yield Example(self._prompt(a, b), answer, wrong, self._prompt(a, c))
 
     def sample_out_of_distribution(self, rng: random.Random) -> Example:
-        """Three terms, the last of them another one in the counterpart."""
+        """Three terms, the last of them another one in the corrupted prompt."""
         a, b = rng.choices(self.operands(), k=2)
         c, d = rng.sample(self.operands(), 2)
         answer, wrong = (self.symbols[self.combine(self.combine(a, b), last)] for last in (c, d))

@@ -17,7 +17,7 @@ class NestedQuotes(Task):
     """Which quote closes next: ``f'ab{c("d`` → ``"``, and ``f'ab{c("d"}e`` → ``'``.
 
     Strings with a field, as in Python's f-strings, in which another string may stand. Stratum ``inner``: that string is
-    open; ``outer``: it and its field are closed. The counterpart exchanges both kinds of quotes everywhere. Out of
+    open; ``outer``: it and its field are closed. The corrupted prompt exchanges both kinds of quotes everywhere. Out of
     distribution a first field is closed before.
 
     Args:

@@ -22,8 +22,8 @@ class Quotes(Task):
     """Which quote closes the string: ``name = 'hello`` → ``'``, and ``name = "don't`` → ``"``.
 
     The line before the opening quote, its place (uniform over the first ``length - 6``) and the content vary. Each
-    prompt comes with its counterpart, in which ``'`` and ``"`` are exchanged everywhere. Stratum ``distractor``: the
-    content holds the other quote once, so that only their order decides; out of distribution it does 2 to 4 times.
+    prompt comes with its corrupted prompt, in which ``'`` and ``"`` are exchanged everywhere. Stratum ``distractor``:
+    the content holds the other quote once, so that only their order decides; out of distribution it does 2 to 4 times.
 
     ``python`` cuts one prompt from each usable string literal of the running interpreter's standard library, mostly
     where the literal ends. Few real literals hold the other quote (about 5 in 100), so a share ``distractors`` of the
@@ -72,7 +72,7 @@ class Quotes(Task):
         return _example(rng.choice("'\""), before, content)
 
     def family(self, prompt: str) -> str:
-        """A prompt and its counterpart stay together."""
+        """A prompt and its corrupted one stay together."""
         return min(prompt, prompt.translate(_SWAP))
 
     def solve(self, prompt: str) -> str:

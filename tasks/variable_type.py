@@ -15,8 +15,8 @@ class VariableType(Task):
     """What comes after a variable: ``a=set();c=1;b="";a`` → ``.add``, and ``a="";c=1;b=set();a`` → ``+=``.
 
     After Gao et al. 2025, ``set_or_string``. One variable is a set and one a string, so that only the binding of name
-    and type decides; others are numbers. ``set()``, ``""``, ``.add`` and ``+=`` are one token each. The counterpart
-    exchanges the two types. Out of distribution there are more numbers.
+    and type decides; others are numbers. ``set()``, ``""``, ``.add`` and ``+=`` are one token each. The corrupted
+    prompt exchanges the two types. Out of distribution there are more numbers.
 
     Args:
         names: free (the two names are drawn anew for each prompt) or fixed (``a`` is asked for, ``b`` is the other).

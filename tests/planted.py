@@ -74,7 +74,7 @@ class Visible(Majority):
 
 
 class Unflipped(Majority):
-    """The counterpart has another letter in a place that does not decide."""
+    """The corrupted prompt has another letter in a place that does not decide."""
 
     mirrored = False
 

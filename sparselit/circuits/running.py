@@ -61,19 +61,19 @@ class Runner:
         Args:
             tokens: (batch, position) int64, numbers of the circuit's vocabulary.
             at: (batch,) int64, the one position of each sequence that is wanted; None for all.
-            corrupted: (batch, position), the counterparts, which resample ablation needs.
+            corrupted: (batch, position), the corrupted prompts, which resample ablation needs.
 
         Returns:
             Logits (batch, position, vocabulary), or (batch, vocabulary) with ``at``.
 
         Raises:
-            SparselitError: tokens of another shape or range, or no counterparts under resample ablation.
+            SparselitError: tokens of another shape or range, or no corrupted prompts under resample ablation.
         """
         words = self.model.unembed.out_features
         if tokens.ndim != 2 or tokens.dtype != torch.int64 or not bool(((tokens >= 0) & (tokens < words)).all()):
             raise SparselitError(f"tokens must be an int64 tensor (batch, position) of numbers below {words}")
         if self._replacement.ablation.kind == "resample" and corrupted is None:
-            raise SparselitError("the circuit's ablation is resample: give the prompts' counterparts as corrupted")
+            raise SparselitError("the circuit's ablation is resample: give the corrupted prompts as corrupted")
         known = context(self.model, self._replacement, tokens, corrupted, at)
         model = self.model if self.small is None else self.small
         return masked_logits(model, self._masks, self._replacement, tokens, at, corrupted, known)

@@ -72,8 +72,9 @@ def _row(name: str, found: Soundness) -> str:
     lines = [f"{name:<22} {''.join(cells)}".rstrip()]
     notes = [f"fault: {fault}" for fault in found.faults]
     notes += [f"* {_COLUMNS[key]}: {reason}" for key, reason in found.excused.items()]
-    if found.verified < found.counterparts:
-        notes.append(f"{found.verified:,} of {found.counterparts:,} counterparts verified; solve(prompt) verifies all")
+    if found.verified < found.corrupted:
+        verified = f"{found.verified:,} of {found.corrupted:,} corrupted prompts verified"
+        notes.append(f"{verified}; solve(prompt) verifies all")
     for note in notes:
         lines += textwrap.wrap(note, 79, initial_indent="  ", subsequent_indent="    ")
     return "".join(f"{line}\n" for line in lines)

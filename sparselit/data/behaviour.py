@@ -96,7 +96,7 @@ def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) 
             row = json.loads(line)
             prompt, corrupted = ([number[t] for t in row[key]] for key in ("prompt", "corrupted"))
             if not prompt or len(corrupted) != len(prompt):
-                raise ValueError("an empty prompt, or a counterpart of another length")
+                raise ValueError("an empty prompt, or a corrupted prompt of another length")
             rows.append((prompt, number[row["answer"]], number[row["wrong"]], corrupted, strata.index(row["stratum"])))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SparselitError(f"{path}, line {i}: not an example of this circuit's task ({error!r})") from error

@@ -67,7 +67,7 @@ class Contract:
         if not isinstance(prompt, str) or not prompt:
             return "the prompt must be a text of at least one token"
         if not (corrupted is None or isinstance(corrupted, str)):
-            return "the counterpart must be a text or null"
+            return "the corrupted prompt must be a text or null"
         words, other = self.tokenizer.words(prompt), self.tokenizer.words(corrupted or "")
         if len(words) > self.max_length:
             return f"the prompt has {len(words)} tokens and max_length is {self.max_length}"
@@ -81,9 +81,9 @@ class Contract:
         if answer == wrong:
             return f"the answer and the wrong answer are both {answer!r}"
         if corrupted is not None and len(other) != len(words):
-            return f"the counterpart has {len(other)} tokens and the prompt {len(words)}"
+            return f"the corrupted prompt has {len(other)} tokens and the prompt {len(words)}"
         if corrupted == prompt:
-            return "the counterpart equals the prompt"
+            return "the corrupted prompt equals the prompt"
         if stratum not in self.strata:
             return f"the stratum {stratum!r} is not one of {', '.join(self.strata)}"
         return None

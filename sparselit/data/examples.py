@@ -19,7 +19,7 @@ class Examples(NamedTuple):
         answer: (example,) int64, the right next token.
         wrong: (example,) int64, the wrong answer that competes with it.
         corrupted: (example, position) int64, the same prompts with the deciding token changed, so that ``wrong``
-            becomes right; equal to ``tokens`` for a task without counterparts.
+            becomes right; equal to ``tokens`` for a task without corrupted prompts.
         stratum: (example,) int64, index into the task's ``strata``.
     """
 

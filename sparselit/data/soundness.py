@@ -30,8 +30,8 @@ class Soundness:
         optimum: best possible accuracy.
         accuracies: of each simple rule, on held-out prompts.
         n: number of those.
-        verified: counterparts whose answer is known by other means than the example, and was compared.
-        counterparts: all of them.
+        verified: corrupted prompts whose answer is known by other means than the example, and was compared.
+        corrupted: all of them.
         faults: what is wrong, one line each; empty for a sound task.
         excused: rules that give the task away by its own definition, and why.
     """
@@ -41,7 +41,7 @@ class Soundness:
     accuracies: Mapping[str, float]
     n: int
     verified: int
-    counterparts: int
+    corrupted: int
     faults: tuple[str, ...]
     excused: Mapping[str, str]
 
@@ -68,11 +68,11 @@ def examine(task: Task) -> Soundness:
         if (accuracy - _chance(name, chance)) / (task.optimum - _chance(name, chance)) > GIVEN_AWAY
     }
     truth = _Truth(task, everything)
-    verified, counterfaults = truth.counterparts(everything)
+    verified, corrupted_faults = truth.corrupted(everything)
     faults = [
         *_repeatable(task),
         *truth.faults,
-        *counterfaults,
+        *corrupted_faults,
         *_balanced(answers, len(examples)),
         *_leaks(task, drawn),
         *(
@@ -101,7 +101,7 @@ def _chance(name: str, chance: float) -> float:
 
 
 def _texts(task: Task, split: str) -> list[Example]:
-    """A split as text; a counterpart that equals its prompt is none."""
+    """A split as text; a corrupted prompt that equals its prompt is none."""
     examples = task.split(split)
     if examples is None:
         return []
@@ -131,16 +131,16 @@ class _Truth:
                     f"the answer to {example.prompt!r} is {example.answer!r}, and solve() says {solved!r}"
                 )
 
-    def counterparts(self, examples: list[Example]) -> tuple[int, list[str]]:
-        """How many counterparts were compared, and the first one for which ``wrong`` is not right."""
+    def corrupted(self, examples: list[Example]) -> tuple[int, list[str]]:
+        """How many corrupted prompts were compared, and the first one for which ``wrong`` is not right."""
         verified, faults = 0, list[str]()
         for example in examples:
             if example.corrupted is not None:
                 right = self._solve(example.corrupted) or self.known.get(example.corrupted)
                 verified += right is not None
                 if right not in (None, example.wrong) and not faults:
-                    text = f"the counterpart {example.corrupted!r} of {example.prompt!r} does not flip the answer to"
-                    faults.append(f"{text} {example.wrong!r}: its own is {right!r}")
+                    text = f"the corrupted prompt {example.corrupted!r} of {example.prompt!r} does not flip the answer"
+                    faults.append(f"{text} to {example.wrong!r}: its own is {right!r}")
         return verified, faults
 
     def _solve(self, prompt: str) -> str | None:
@@ -165,7 +165,7 @@ def _balanced(answers: Counter[str], n: int) -> Iterator[str]:
 
 
 def _leaks(task: Task, drawn: Mapping[str, list[Example]]) -> Iterator[str]:
-    """A fault for each two splits that share a prompt, a counterpart or a family; strange prompts only as prompts."""
+    """A fault for each two splits that share a prompt, a corrupted one or a family; strange prompts only as prompts."""
     texts = {
         name: {text for example in found for text in (example.prompt, example.corrupted) if text is not None}
         for name, found in drawn.items()

@@ -22,7 +22,7 @@ class Example(NamedTuple):
         prompt: the text up to the answer.
         answer: the right next token, one word of the vocabulary.
         wrong: the answer it competes with, another word.
-        corrupted: the counterpart: a prompt of the same length, the deciding token changed, for which ``wrong`` is
+        corrupted: the corrupted prompt: a prompt of the same length, the deciding token changed, for which ``wrong`` is
             right; null where the task has none.
         stratum: which of the task's ``strata`` the prompt belongs to; accuracies are reported for each.
     """
@@ -55,8 +55,8 @@ class Splits:
     """The splits of one stream of examples, filled on demand.
 
     Each split is the first so many different prompts of the stream that hash into it, whatever is asked for first.
-    A counterpart that would fall into another split costs the example (the stream may offer the prompt again with
-    another one), so that splits are disjoint by prompt and by counterpart.
+    A corrupted prompt that would fall into another split costs the example (the stream may offer the prompt again with
+    another one), so that splits are disjoint by prompt and by corrupted prompt.
 
     Args:
         stream: the examples, possibly without end.
@@ -115,13 +115,13 @@ class Splits:
             raise two_answers(self._name, known, example)
 
     def place(self, example: Example) -> SplitName | None:
-        """The split of an example; null where its counterpart belongs to another one."""
+        """The split of an example; null where its corrupted prompt belongs to another one."""
         family = self._family(example.prompt)
         split = split_of(family, self._train_share)
         if example.corrupted is None:
             return split
-        counterpart = self._family(example.corrupted)
-        same = counterpart == family or split_of(counterpart, self._train_share) == split
+        corrupted = self._family(example.corrupted)
+        same = corrupted == family or split_of(corrupted, self._train_share) == split
         return split if same else None
 
 
@@ -154,9 +154,9 @@ def shuffled_domain(domain: list[Example], seed: int, name: str) -> Iterator[Exa
 
 
 def mirror(example: Example) -> Example:
-    """The counterpart as an example of its own, whose counterpart is ``example``."""
+    """The corrupted prompt as an example of its own, whose corrupted prompt is ``example``."""
     if example.corrupted is None:
-        raise SparselitError(f"a mirrored task needs a counterpart for every prompt; {example.prompt!r} has none")
+        raise SparselitError(f"a mirrored task needs a corrupted prompt for every prompt; {example.prompt!r} has none")
     return Example(example.corrupted, example.wrong, example.answer, example.prompt, example.stratum)
 
 

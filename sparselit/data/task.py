@@ -38,8 +38,8 @@ class Task(LightningDataModule):
         max_length: tokens in the longest prompt, out-of-distribution prompts included. A finite domain is measured.
         strata: names of the kinds of prompt whose accuracies are reported apart.
         train_share: share of all prompts that may be trained on, in (0, 1); the others are held out.
-        mirrored: every counterpart is a prompt of the task too, of the same stratum and with ``wrong`` for its answer;
-            the two are always drawn together, which balances the answers exactly.
+        mirrored: every corrupted prompt is a prompt of the task too, of the same stratum and with ``wrong`` for its
+            answer; the two are always drawn together, which balances the answers exactly.
         by_definition: what ``sparselit tasks --check`` would refuse and is what the task is about: the check's name,
             such as ``bag of characters``, and the reason.
         optimum: best possible accuracy, in (0, 1]; below 1 where the prompt does not decide the answer.
@@ -98,7 +98,7 @@ class Task(LightningDataModule):
     def examples(self) -> Iterable[Example] | None:
         """All examples of a finite domain, in any order; null draws from ``sample`` without end.
 
-        A prompt may come several times with different counterparts: one that lies in the same split is used.
+        A prompt may come several times with different corrupted prompts: one that lies in the same split is used.
         """
         return None
 
@@ -113,7 +113,7 @@ class Task(LightningDataModule):
     def solve(self, prompt: str) -> str | None:
         """The right answer, read off the prompt by other means than ``sample``; null where no such rule is written.
 
-        Only ``sparselit tasks --check`` asks: it compares every example and every counterpart with it.
+        Only ``sparselit tasks --check`` asks: it compares every example and every corrupted prompt with it.
         """
         return None
 
@@ -173,8 +173,8 @@ class Task(LightningDataModule):
                 if not drawn:
                     raise SparselitError(
                         f"{self._name} has no prompt for its {name} split: its domain, or the number of different"
-                        " counterparts, is too small; make it larger, or let counterparts come in pairs (all that they"
-                        " link stays in one split)"
+                        " corrupted prompts, is too small; make it larger, or let corrupted prompts come in pairs (all"
+                        " that they link stays in one split)"
                     )
             else:
                 raise SparselitError(

@@ -37,7 +37,7 @@ def load_openai(folder: str | Path) -> Transformer:
         The model in evaluation mode, in single precision on the CPU, with the release's logits.
 
     Raises:
-        SparselitError: a file is missing or damaged, an option has no counterpart here, or a tensor is missing, left
+        SparselitError: a file is missing or damaged, an option has no equal here, or a tensor is missing, left
             over or of another shape; the message names it.
     """
     folder = Path(folder)

@@ -75,7 +75,7 @@ def transformer_arguments(config: Mapping[str, Any], unembed_bias: bool) -> dict
         Arguments of :class:`Transformer`.
 
     Raises:
-        SparselitError: an option is unknown, or has a value with no counterpart here; the message names it.
+        SparselitError: an option is unknown, or has a value with no equal here; the message names it.
     """
     options = _checked(config)
     if options["d_head"] is None and options["d_model"] % options["n_head"]:

@@ -24,7 +24,7 @@ def test_a_sound_task_has_no_fault_and_its_exemption_is_reported():
     assert found.faults == ()
     assert found.excused == {"bag of characters": "only the counts matter"}
     assert (found.chance, found.optimum) == (0.5, 1.0)
-    assert found.verified == found.counterparts == 1100
+    assert found.verified == found.corrupted == 1100
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_an_answer_that_solve_contradicts_is_found():
     assert "and solve() says" in fault
 
 
-def test_without_solve_a_counterpart_is_compared_with_the_prompts_of_the_task():
+def test_without_solve_a_corrupted_prompt_is_compared_with_the_prompts_of_the_task():
     class Unsolved(Majority):
         def solve(self, prompt):
             return None
 
     found = examine(small(Unsolved))
     assert found.faults == ()
-    assert found.verified > 1000  # mirrored: each counterpart is a prompt
+    assert found.verified > 1000  # mirrored: each corrupted prompt is a prompt
     assert examine(small(type("Lonely", (Unsolved,), {"mirrored": False}))).verified < 100
 
 

@@ -47,7 +47,7 @@ def prompts(task, split):
     return [task.decode(row[:n]) for row, n in zip(examples.tokens, examples.length, strict=True)]
 
 
-def counterparts(task, split):
+def corrupted(task, split):
     examples = task.split(split)
     return [task.decode(row[:n]) for row, n in zip(examples.corrupted, examples.length, strict=True)]
 
@@ -68,13 +68,13 @@ def digest(task):
 
 
 @pytest.mark.parametrize("make", [Table, lambda: First(pool=500, report=500)])
-def test_splits_are_disjoint_by_prompt_and_counterpart_and_hold_no_prompt_twice(make):
+def test_splits_are_disjoint_by_prompt_and_corrupted_prompt_and_hold_no_prompt_twice(make):
     task = make()
     seen: dict[str, str] = {}
     for split in SPLITS:
         drawn = prompts(task, split)
         assert len(drawn) == len(set(drawn)) > 0
-        for text in {*drawn, *counterparts(task, split)}:
+        for text in {*drawn, *corrupted(task, split)}:
             assert seen.setdefault(text, split) == split
 
 
@@ -320,8 +320,8 @@ GOOD = Example("aab=", "a", "b", "bba=")
         (GOOD._replace(prompt="aaz="), "'z' of the prompt is not in the vocabulary"),
         (GOOD._replace(prompt=""), "the prompt must be a text"),
         (GOOD._replace(prompt="a" * 30), "30 tokens and max_length is 9"),
-        (GOOD._replace(corrupted="bb="), "the counterpart has 3 tokens and the prompt 4"),
-        (GOOD._replace(corrupted="aab="), "the counterpart equals the prompt"),
+        (GOOD._replace(corrupted="bb="), "the corrupted prompt has 3 tokens and the prompt 4"),
+        (GOOD._replace(corrupted="aab="), "the corrupted prompt equals the prompt"),
         (GOOD._replace(stratum="odd"), "the stratum 'odd' is not one of all"),
         (("aab=", "a", "b"), "must give an Example"),
         (None, "must give an Example"),

@@ -40,7 +40,7 @@ def test_characters_and_long_answers_are_tokens_and_every_line_is_used(write):
     assert task.split("out_of_distribution") is None
 
 
-def test_strata_and_empty_lines_and_missing_counterparts(write):
+def test_strata_and_empty_lines_and_missing_corrupted_prompts(write):
     rows = [{"prompt": f"{i}", "answer": "a", "wrong": "b", "stratum": "odd" if i % 2 else "even"} for i in range(99)]
     task = FileTask(write(*rows, "", ""))
     assert task.strata == ("even", "odd")
@@ -65,7 +65,7 @@ def test_a_file_is_checked_like_any_task(write):
         ({**GOOD, "label": "a"}, "line 2: .*unknown key 'label'"),
         ({**GOOD, "answer": "b"}, "line 2: the answer and the wrong answer are both 'b'"),
         ({**GOOD, "answer": "c", "corrupted": None}, "line 2: the answer to 'abc=' is 'c', and 'a' in .*line 1"),
-        ({**GOOD, "corrupted": "bb="}, "line 2: the counterpart has 3 tokens and the prompt 4"),
+        ({**GOOD, "corrupted": "bb="}, "line 2: the corrupted prompt has 3 tokens and the prompt 4"),
         ({**GOOD, "prompt": ""}, "line 2: the prompt must be a text of at least one token"),
     ],
 )

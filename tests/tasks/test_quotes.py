@@ -90,16 +90,16 @@ def test_answers_are_balanced_exactly_on_every_split_and_stratum(task):
         assert abs(sign[stratum == 1].sum()) == 0
 
 
-def test_the_counterpart_exchanges_the_quotes_and_flips_the_answer(task):
+def test_the_corrupted_prompt_exchanges_the_quotes_and_flips_the_answer(task):
     swap = str.maketrans("'\"", "\"'")
     examples = task.split("report")
     prompts = texts(task, "report")
-    counterparts = texts(task, "report", "corrupted")
-    assert all(a.translate(swap) == b for a, b in zip(prompts, counterparts, strict=True))
-    assert [first_quote(text) for text in counterparts] == list(task.decode(examples.wrong))
+    corrupted = texts(task, "report", "corrupted")
+    assert all(a.translate(swap) == b for a, b in zip(prompts, corrupted, strict=True))
+    assert [first_quote(text) for text in corrupted] == list(task.decode(examples.wrong))
 
 
-def test_splits_are_disjoint_by_prompt_and_counterpart(task):
+def test_splits_are_disjoint_by_prompt_and_corrupted_prompt(task):
     seen: dict[str, str] = {}
     for split in SPLITS:
         assert len(set(texts(task, split))) == len(task.split(split).length)

@@ -29,10 +29,10 @@ def rows(task, split):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_task_is_sound_and_all_its_counterparts_are_verified(name):
+def test_a_shipped_task_is_sound_and_all_its_corrupted_prompts_are_verified(name):
     found = examine(make(name))
     assert found.faults == ()
-    assert found.verified == found.counterparts > 1000 or name.startswith("Modular")
+    assert found.verified == found.corrupted > 1000 or name.startswith("Modular")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "FileTask"])  # a mixture has no prompts of its own
@@ -43,14 +43,14 @@ def test_a_task_is_a_class_of_at_most_sixty_lines(name):
 @pytest.mark.parametrize(
     "name", ["Comparison", "Copying", "IndirectObject", "Induction", "KeyValueRecall", "Reversing"]
 )
-def test_a_prompt_and_its_counterpart_are_of_one_family_so_that_no_prompt_is_lost(name):
+def test_a_prompt_and_its_corrupted_prompt_are_of_one_family_so_that_no_prompt_is_lost(name):
     task = make(name)
     for split in ("train", "discovery"):
         examples = task.split(split)
         for tokens, corrupted, n in zip(examples.tokens, examples.corrupted, examples.length.tolist(), strict=True):
-            prompt, counterpart = task.decode(tokens[:n]), task.decode(corrupted[:n])
-            assert prompt != counterpart
-            assert task.family(prompt) == task.family(counterpart)
+            prompt, other = task.decode(tokens[:n]), task.decode(corrupted[:n])
+            assert prompt != other
+            assert task.family(prompt) == task.family(other)
 
 
 @pytest.mark.parametrize("name", NAMES)

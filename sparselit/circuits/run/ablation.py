@@ -27,7 +27,7 @@ class Ablation:
     Args:
         kind: ``zero``: nothing, and biases can be removed too; ``mean``: its weight times its source's mean, a
             constant, so that biases, which are their own mean, stay; ``resample``: its weight times what its source is
-            on the prompt's corrupted counterpart.
+            on the corrupted prompt.
         distribution: the split that the means are taken over; default ``discovery``.
         per: one mean for ``all`` positions, or one for each ``token`` or each ``position``.
         norm: norms are computed anew from what remains (``live``), or keep the scale that they have in the full model
@@ -55,7 +55,7 @@ class Ablation:
 
     @property
     def removes_biases(self) -> bool:
-        """Whether a bias can be ablated; a constant is its own mean and its own counterpart."""
+        """Whether a bias can be ablated; a constant is its own mean, and the same on any prompt."""
         return self.kind == "zero"
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Interchange: what a node carries, shown by giving it the value that it has on the counterpart of each prompt."""
+"""Interchange: what a node carries, shown by giving it the value that it has on the corrupted prompt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def flip_rate(
     examples: Examples,
     nodes: Mapping[str, Sequence[int]],
 ) -> float:
-    """Share of examples answered by the competing answer when ``nodes`` take their values from the counterpart.
+    """Share of examples answered by the competing answer when ``nodes`` take their values from the corrupted prompt.
 
     An interchange intervention (Geiger et al. 2021, §3): everything else keeps the value that it has on the prompt. A
     node that carries the whole deciding information flips every answer; one that carries none flips nothing.
@@ -31,16 +31,16 @@ def flip_rate(
         model: the full model.
         masks: the circuit's masks, or all-open ones for the full model.
         replacement: what a removed edge contributes.
-        examples: prompts with counterparts of the same length.
+        examples: prompts with corrupted ones of the same length.
         nodes: channels by site.
 
     Returns:
         A share in [0, 1].
     """
     at = examples.length - 1
-    with model.sites.recorded(nodes) as counterpart:
+    with model.sites.recorded(nodes) as corrupted:
         masked_logits(model, masks, replacement, examples.corrupted, at, examples.tokens)
-    taken = {site: exchanged(counterpart[site].clone(), list(channels)) for site, channels in nodes.items()}
+    taken = {site: exchanged(corrupted[site].clone(), list(channels)) for site, channels in nodes.items()}
     with model.sites.edited(after=taken):
         logits = masked_logits(model, masks, replacement, examples.tokens, at, examples.corrupted)
     return float((logits.argmax(-1) == examples.wrong).float().mean())

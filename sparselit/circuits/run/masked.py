@@ -28,7 +28,7 @@ class Context:
     """What other forward passes say about some prompts, where the ablation needs it.
 
     Attributes:
-        sources: activations of every source on the corrupted counterparts, under ``resample``, by site.
+        sources: activations of every source on the corrupted prompts, under ``resample``, by site.
         scales: the full model's norm scales on the prompts, where norms are frozen, by site.
     """
 
@@ -45,7 +45,7 @@ def context(
     scales: dict[str, Tensor] = {}
     if replacement.ablation.kind == "resample":
         if corrupted is None:
-            raise ValueError("resampling needs the corrupted counterparts")
+            raise ValueError("resampling needs the corrupted prompts")
         with model.sites.recorded({bundle.source for bundle in matrices(model).values()} & set(model.sites)) as records:
             model(corrupted, at)
         sources = {**records, "token": corrupted}
@@ -74,7 +74,7 @@ def masked_logits(
         replacement: what a removed edge contributes.
         tokens: (batch, position).
         at: (batch,) answer positions, or None.
-        corrupted: (batch, position), the counterparts, for ``resample``.
+        corrupted: (batch, position), the corrupted prompts, for ``resample``.
         known: :func:`context` of the same arguments, where it has been computed already.
         resume: where to begin, see :meth:`Transformer.forward`.
         within: masks of all that may be open; inner channels that nothing in there reads are not computed.
@@ -147,7 +147,7 @@ def answer_logits(
         replacement: what a removed edge contributes.
         kept: boolean (edge,).
         examples: the prompts.
-        full: the full model where ``model`` is a compacted one; it has the frozen norms and the counterparts.
+        full: the full model where ``model`` is a compacted one; it has the frozen norms and the corrupted prompts.
         within: edges that may be open, boolean (edge,); what nothing in there reads is not computed.
     """
     device = next(model.parameters()).device
@@ -168,7 +168,7 @@ def _into(source: Tensor, removed: Tensor, bundle: Matrix) -> Tensor:
 
 
 def _contribution(removed: Tensor, bundle: Matrix, sources: Mapping[str, Tensor], at: Tensor | None) -> Tensor:
-    """What removed edges bring from the counterparts, (batch, position, target channel)."""
+    """What removed edges bring from the corrupted prompts, (batch, position, target channel)."""
     if bundle.source == "position":
         return removed  # a position is the same in both prompts
     if bundle.source == "token":

@@ -13,8 +13,8 @@ class RankedSearch(Search):
     """A search over a ranking; the ranking says in which order, the search decides.
 
     Args:
-        ranking: ``integrated_mask`` (from all edges closed to all open), ``integrated_inputs`` (from the counterpart to
-            the prompt), ``gradient`` (attribution patching), ``magnitude`` or ``random``.
+        ranking: ``integrated_mask`` (from all edges closed to all open), ``integrated_inputs`` (from the corrupted
+            prompt to the prompt), ``gradient`` (attribution patching), ``magnitude`` or ``random``.
         steps: points of the integrated rankings, at least 1.
         examples: discovery examples used for the ranking, at least 1.
         seed: of the random ranking.

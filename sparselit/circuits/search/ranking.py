@@ -55,9 +55,9 @@ def integrated_gradients(problem: Problem, steps: int = 10, examples: int = 256)
 
 
 def integrated_inputs(problem: Problem, steps: int = 10, examples: int = 256) -> Tensor:
-    """Importance (edge,) as the gradient of the full model's loss on the way from counterpart to prompt.
+    """Importance (edge,) as the gradient of the full model's loss on the way from the corrupted prompt to the prompt.
 
-    The embedded prompt is interpolated linearly from its corrupted counterpart (Hanna et al. 2024, arXiv 2403.17806,
+    The embedded prompt is interpolated linearly from its corrupted prompt (Hanna et al. 2024, arXiv 2403.17806,
     EAP-IG); arguments as for :func:`integrated_gradients`.
     """
     subset = problem.discovery.select(slice(0, examples))

@@ -33,7 +33,7 @@ class Intervention:
         scale: factor by node.
         edges: factor by edge or bias; 0 removes it.
         ablate: channels by site that are replaced by their mean.
-        patch: channels by site that take the value they have on the prompt's counterpart.
+        patch: channels by site that take the value they have on the corrupted prompt.
     """
 
     scale: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -78,10 +78,10 @@ def changed_logits(
     for i in range(0, len(examples.answer), CHUNK):
         part = examples.select(slice(i, i + CHUNK))
         at = part.length - 1
-        with model.sites.recorded(intervention.patch) as counterpart:
+        with model.sites.recorded(intervention.patch) as corrupted:
             if intervention.patch:
                 model(part.corrupted, at)
-        edits = _edits(intervention, mean or {}, counterpart)
+        edits = _edits(intervention, mean or {}, corrupted)
         with model.sites.edited(after=edits):
             found.append(masked_logits(model, masks, Replacement(), part.tokens, at))
     return torch.cat(found)
@@ -113,17 +113,15 @@ def effect(
     return {**scores, "kl": measure(changed, examples, whole)["kl"], "flipped": flipped, "n": n}
 
 
-def _edits(
-    intervention: Intervention, mean: Mapping[str, Tensor], counterpart: Mapping[str, Tensor]
-) -> dict[str, Edit]:
+def _edits(intervention: Intervention, mean: Mapping[str, Tensor], corrupted: Mapping[str, Tensor]) -> dict[str, Edit]:
     sites = {site for site, _ in intervention.scale} | set(intervention.ablate) | set(intervention.patch)
-    return {site: _edit(site, intervention, mean, counterpart) for site in sites}
+    return {site: _edit(site, intervention, mean, corrupted) for site in sites}
 
 
-def _edit(site: str, intervention: Intervention, mean: Mapping[str, Tensor], counterpart: Mapping[str, Tensor]) -> Edit:
+def _edit(site: str, intervention: Intervention, mean: Mapping[str, Tensor], corrupted: Mapping[str, Tensor]) -> Edit:
     factors = {channel: factor for (at, channel), factor in intervention.scale.items() if at == site}
     ablated, patched = intervention.ablate.get(site, []), intervention.patch.get(site, [])
-    other = counterpart[site].clone() if patched else None
+    other = corrupted[site].clone() if patched else None
 
     def edit(x: Tensor) -> Tensor:
         x = x.clone()

@@ -35,7 +35,7 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument("--ablate", action="append", default=[], metavar="NODE", help="set it to its mean")
     parser.add_argument(
-        "--patch", action="append", default=[], metavar="NODE", help="give it its value on the prompt's counterpart"
+        "--patch", action="append", default=[], metavar="NODE", help="give it its value on the corrupted prompt"
     )
     parser.add_argument(
         "--tasks", nargs="+", default=[], metavar="CIRCUIT", help="other circuits' files, whose prompts are tried too"

@@ -66,9 +66,9 @@ def test_a_removed_edge_contributes_its_stand_in(ablation: Any) -> None:
             model(examples.corrupted)
         with model.sites.recorded(["layers.0.mlp.act"]) as record:
             model(examples.tokens)
-        x, counterpart = record["layers.0.mlp.act"], other["layers.0.mlp.act"]
+        x, corrupted = record["layers.0.mlp.act"], other["layers.0.mlp.act"]
         asked = as_ablation(ablation)
-        replaced = stand_in(x, counterpart, examples, asked.kind, asked.per)
+        replaced = stand_in(x, corrupted, examples, asked.kind, asked.per)
         removed = (
             model.get_parameter("layers.0.mlp.down.weight") * ~problem.edges.masks(kept)["layers.0.mlp.down.weight"]
         )

@@ -108,7 +108,7 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     every = torch.ones(len(Edges.of(model, False)), dtype=torch.bool)
     circuit = written(tmp_path, model, every, "resample")
     tokens = torch.zeros(2, 4, dtype=torch.int64)
-    with pytest.raises(SparselitError, match="counterparts"):
+    with pytest.raises(SparselitError, match="corrupted prompts"):
         circuit.run(tokens)
     for wrong in (tokens[0], tokens.float(), tokens - 1, tokens + 5):
         with pytest.raises(SparselitError, match="below 5"):
@@ -269,7 +269,7 @@ def test_an_intervention_equals_a_model_with_other_weights(opened: Opened) -> No
     assert nothing["before"] == nothing["after"]
 
 
-def test_patching_everything_gives_the_counterpart_and_ablation_the_mean(opened: Opened) -> None:
+def test_patching_everything_gives_the_corrupted_prompt_and_ablation_the_mean(opened: Opened) -> None:
     model, report = opened.problem.model, opened.behaviour.splits["report"]
     at = report.length - 1
     with torch.no_grad():
