@@ -27,9 +27,7 @@ from sparselit.data.examples import Examples
 from sparselit.interop import load_openai
 from sparselit.model.transformer import Transformer
 
-SEARCHES = [
-    name for name in searches.__all__ if name not in ("Found", "Progress", "Search", "RankedSearch", "LearnedMasks")
-]
+SEARCHES = [name for name in searches.__all__ if name[0].isupper() and name not in ("Found", "Progress", "Search")]
 
 
 def load(model: Path, examples: Path | None) -> tuple[Transformer, Examples, Examples]:

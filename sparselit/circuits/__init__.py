@@ -6,6 +6,7 @@ from sparselit.circuits.discover import NoCircuitError, discover
 from sparselit.circuits.files import read_circuit, write_circuit
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.search.problem import Problem
+from sparselit.circuits.sets import difference, intersection, shared, union
 from sparselit.circuits.verify import verify
 from sparselit.data.behaviour import Behaviour
 
@@ -16,8 +17,12 @@ __all__ = [
     "Circuit",
     "NoCircuitError",
     "Problem",
+    "difference",
     "discover",
+    "intersection",
     "read_circuit",
+    "shared",
+    "union",
     "verify",
     "write_circuit",
 ]

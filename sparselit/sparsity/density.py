@@ -13,7 +13,7 @@ from torch import Tensor
 class Row(NamedTuple):
     """One tensor of a density table.
 
-    Args:
+    Attributes:
         name: name of the tensor.
         shape: its shape.
         numel: number of its entries.

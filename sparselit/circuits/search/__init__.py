@@ -2,7 +2,7 @@
 
 from sparselit.circuits.search.attribution import Attribution
 from sparselit.circuits.search.auto import Auto
-from sparselit.circuits.search.base import Found, Progress, Search
+from sparselit.circuits.search.base import Found, Progress, Search, attempt, without
 from sparselit.circuits.search.group_testing import GroupTesting
 from sparselit.circuits.search.hard_concrete import HardConcrete
 from sparselit.circuits.search.node_masks import NodeMasks
@@ -24,4 +24,6 @@ __all__ = [
     "Search",
     "SoftMasks",
     "Sweep",
+    "attempt",
+    "without",
 ]
