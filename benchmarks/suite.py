@@ -52,7 +52,8 @@ random order needs before the same criterion holds. Every circuit with a number 
 can go, of the two modular tables no single channel. A circuit is chosen on other prompts than it is scored on, and may
 fall a little below its bound here (`bracket_type` does: 99 %). Of a mixture these are means over its tasks. Seconds are
 of one run on a machine that others used too. A star: found with an earlier version of the search or of the task's
-splits, and not repeated since.
+splits, and not repeated since. On another processor the same seed gives circuits of another size: see
+[sizes](sizes.md#sizes-differ-between-processors).
 
 | configuration | seed | accuracy | density | edges | nodes | circuit | out of distribution | null | seconds |
 |---|---|---|---|---|---|---|---|---|---|
@@ -119,11 +120,21 @@ def measured(path: Path) -> dict[str, Any] | None:
 
 
 def drifts(header: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """A line for each judged number that differs by more than ``DRIFT``, or is there in one of the two only."""
+    """A line for each judged number that differs by more than ``DRIFT``, or is there in one of the two only.
+
+    The header of a configuration that was measured on several processors has the range of its edges, as [low, high]:
+    there a number outside of it is a fault, however close (docs/results/sizes.md).
+    """
     faults = []
     for key in JUDGED:
         before, now = header.get(key), found.get(key)
-        if (before is None) != (now is None) or (before is not None and abs(now - before) > DRIFT * abs(before)):
+        if before is None or now is None:
+            drifted = before is not now
+        elif isinstance(before, list):
+            drifted = not before[0] <= now <= before[1]
+        else:
+            drifted = abs(now - before) > DRIFT * abs(before)
+        if drifted:
             faults.append(f"{key} {now}, header {before}")
     return faults
 

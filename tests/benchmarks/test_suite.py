@@ -98,6 +98,21 @@ def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, mo
     assert "one: edges None, header 40 (9.0 s)\ntwo: edges 49, header 40 (9.0 s)\n" in capsys.readouterr().out
 
 
+def test_nightly_compares_edges_with_the_range_of_the_header_where_it_has_one(suite, tmp_path, monkeypatch, capsys):
+    for name in ("one", "two"):
+        header = HEADER.replace('"edges": 40', '"edges": [14, 37]')
+        (tmp_path / "configs" / f"{name}.yaml").write_text(f"{header}data: {name}\n")
+    monkeypatch.setattr(suite, "run", lambda name, seed, root: found(edges=14 if name == "two" else 37))
+    assert suite.main(["--nightly"]) == 0
+    for edges in (13, 38, None):
+        monkeypatch.setattr(suite, "run", lambda name, seed, root, edges=edges: found(edges=edges))
+        assert suite.main(["--nightly", "--only", "one"]) == 1
+        assert f"one: edges {edges}, header [14, 37] (9.0 s)\n" in capsys.readouterr().out
+    monkeypatch.setattr(suite, "run", lambda name, seed, root: found(edges=20, accuracy=0.7))
+    assert suite.main(["--nightly", "--only", "one"]) == 1
+    assert capsys.readouterr().out == "one: accuracy 0.7, header 0.99 (9.0 s)\n"
+
+
 def test_nightly_goes_on_after_a_run_that_failed_and_fails_itself(suite, monkeypatch, capsys):
     def run(name, seed, root):
         if name == "one":
