@@ -25,10 +25,11 @@ from sparselit.data.behaviour import Behaviour
 from sparselit.data.task import Task
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
+from sparselit.report.progress import display
 from sparselit.runs.atomic import write_text
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.training.steps import is_logging_step
-from sparselit.training.undisturbed import on_device, progress_bar, stoppable, undisturbed
+from sparselit.training.undisturbed import on_device, stoppable, undisturbed
 
 FOLDER = "circuits"
 _CIRCUIT = re.compile(r"step=(\d+)\.json")
@@ -142,15 +143,15 @@ class Discovery(Callback, ABC):
             behaviour: the task's splits.
             step: number of optimizer steps that the model has been trained for.
             folder: where earlier circuits stand, for a warm start.
-            visible: whether there is a progress bar.
+            visible: whether its progress is shown.
         """
         previous = earlier_circuit(folder, step) if self.warm_start and folder else None
         began = time.monotonic()
         circuit, reason = None, ""
         behaviour = on_device(behaviour, next(model.parameters()).device)
-        with undisturbed(model), stoppable() as stop, progress_bar(f"circuit at step {step}", visible) as report:
+        with undisturbed(model), stoppable() as stop, display(f"circuit at step {step}", visible) as shown:
             try:
-                circuit = self.find(model, behaviour, stop.heeded_by(report), previous)
+                circuit = self.find(model, behaviour, stop.heeded_by(shown.searching), previous)
             except NoCircuitError as error:
                 reason = str(error)
         return Outcome(circuit, reason, time.monotonic() - began, stop.asked)

@@ -1,4 +1,4 @@
-"""A search in the middle of a run: it leaves no trace in the model, shows its progress, and can be stopped."""
+"""A search in the middle of a run: it leaves no trace in the model, and can be stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from types import FrameType
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
-from tqdm import tqdm
 
 from sparselit.circuits.search import Progress
 from sparselit.data.behaviour import Behaviour
@@ -43,30 +42,6 @@ def on_device(behaviour: Behaviour, device: torch.device) -> Behaviour:
     """The same examples on a device."""
     splits = {name: Examples(*(field.to(device) for field in split)) for name, split in behaviour.splits.items()}
     return replace(behaviour, splits=splits)
-
-
-@contextmanager
-def progress_bar(title: str, visible: bool) -> Iterator[Progress]:
-    """A line on standard error with the stage of a search and the edges left, where that is a terminal.
-
-    Args:
-        title: what is searched.
-        visible: false for none.
-    """
-    bar = tqdm(desc=title, unit=" tests", leave=False, disable=None if visible else True, mininterval=0.2)
-    stage = ""
-
-    def report(name: str, edges: int) -> None:
-        nonlocal stage
-        bar.set_postfix_str(f"{name}, {edges:,} edges left", refresh=False)
-        if name != stage:
-            stage = name
-            bar.reset()
-            bar.total = edges if name == "certificate" else None  # the one stage of known length
-        bar.update()
-
-    with bar:
-        yield report
 
 
 @dataclass

@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser, shortened
-from sparselit.cli.progress import counting
+from sparselit.report.progress import display
 
 _SHOWN = 5  # of the removals
 
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> None:
     from sparselit.circuits.opened import open_circuit
 
     opened = open_circuit(options.circuit)
-    with counting("testing") as progress:
+    with display("testing") as shown:
         found = hypotheses(
             opened.problem,
             opened.kept,
@@ -54,7 +54,7 @@ def run(argv: list[str]) -> None:
             draws=options.draws,
             alpha=options.alpha,
             seed=options.seed,
-            progress=progress,
+            progress=shown.counting,
         )
     text = json.dumps(found, indent=1, ensure_ascii=False) if options.json else "\n".join(lines(found))
     sys.stdout.write(text + "\n")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser, shortened
-from sparselit.cli.progress import counting
 from sparselit.errors import SparselitError
+from sparselit.report.progress import display
 from sparselit.runs.atomic import write_text
 
 FORMAT, VERSION = "sparselit-stability", 1
@@ -56,9 +56,9 @@ def run(argv: list[str]) -> None:
         "runs": [],
     }
     content["runs"] = runs = _earlier(output, content)
-    with counting("rerun") as progress:
+    with display("rerun") as shown:
         while len(runs) < options.runs:
-            progress(len(runs), options.runs)
+            shown.counting(len(runs), options.runs)
             try:
                 runs.append(rerun(opened, kind, arguments, options.seed + len(runs)))
             except KeyboardInterrupt:

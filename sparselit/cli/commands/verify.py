@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
+from sparselit.report.progress import display
 
 
 def run(argv: list[str]) -> None:
@@ -24,8 +21,8 @@ def run(argv: list[str]) -> None:
 
     from sparselit.circuits.verify import verify
 
-    with _clock(f"verifying {options.circuit}"):
-        verdict = verify(Path(options.circuit))
+    with display(f"verifying {options.circuit}") as shown:
+        verdict = verify(Path(options.circuit), shown.counting)
     text = json.dumps(verdict, indent=1, ensure_ascii=False) if options.json else "\n".join(verdict_lines(verdict))
     sys.stdout.write(text + "\n")
     if not (verdict["holds"] and verdict["minimal"]):
@@ -59,27 +56,3 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         textwrap.fill(f"flags        {', '.join(verdict['flags']) or 'none'}", 80, subsequent_indent=" " * 13),
     ]
     return lines
-
-
-@contextmanager
-def _clock(text: str) -> Iterator[None]:
-    """Show on standard error, where that is a terminal, that work goes on and for how long."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    stream, done, start = sys.stderr, threading.Event(), time.monotonic()
-
-    def tick() -> None:
-        while not done.wait(0.5):
-            stream.write(f"\r{text}: {time.monotonic() - start:.0f} s")
-            stream.flush()
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        stream.write("\r\x1b[K")
-        stream.flush()

@@ -1,0 +1,81 @@
+"""Facts in words: the one place where shares, intervals, sizes and long texts become what a person reads.
+
+A criterion in words is :meth:`sparselit.circuits.criterion.Bound.__str__`. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Literal
+
+WIDTH = 80  # columns of the terminal
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share in [0, 1] as ``97.50 %``.
+
+    Args:
+        share: in [0, 1].
+        digits: after the point.
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def interval_text(ends: Sequence[float], dash: str = "-") -> str:
+    """An interval of shares as ``97.00 - 98.00 %``.
+
+    Args:
+        ends: lower and upper end, in [0, 1].
+        dash: what stands between them.
+    """
+    low, high = ends
+    return f"{100 * low:.2f} {dash} {percent(high)}"
+
+
+def size_text(edges: float, nodes: int, free: int) -> str:
+    """The size of a circuit as ``22 edges, 15 nodes, 9 free``."""
+    return f"{edges:,} edges, {nodes:,} nodes, {free:,} free"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number of things as ``1 search`` and ``2 searches``.
+
+    Args:
+        number: how many.
+        noun: one of them.
+        plural: several of them; default with an ``s``.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as ``a, b and c``."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def shortened(text: str, width: int, keep: Literal["begin", "end"] = "end") -> str:
+    """At most ``width`` characters of a text, with an ellipsis for what is left out.
+
+    Args:
+        text: any.
+        width: characters, at least 1.
+        keep: which part stays; names differ at their end.
+    """
+    if len(text) <= width:
+        return text
+    return f"…{text[len(text) - width + 1 :]}" if keep == "end" else f"{text[: width - 1]}…"
+
+
+def hanging(start: str, text: str, width: int = WIDTH, whole_words: bool = False) -> list[str]:
+    """A text after ``start``, its further lines below its first.
+
+    Args:
+        start: what the first line begins with.
+        text: any.
+        width: columns in all.
+        whole_words: do not break words, such as paths, that are longer than a line.
+    """
+    room = width - len(start)
+    first, *more = textwrap.wrap(text, room, break_on_hyphens=False, break_long_words=not whole_words) or [""]
+    return [f"{start}{first}".rstrip(), *(" " * len(start) + line for line in more)]
