@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,9 @@ def circuit(folder: Path, model: Transformer, data: Quotes, ablation: str) -> di
             result: dict[str, Any] = {"reason": str(error)}
         else:
             write_circuit(folder / f"{ablation}/circuit.json", found, model, behaviour)
-            scores = {bound["metric"]: bound["value"] for bound in found.criterion}
-            certified = bool(found.certificate["complete"])
-            result = {**found.size, "biases": len(found.biases), "certified": certified, **scores}
+            scores = {bound.metric: bound.value for bound in found.criterion}
+            certified = found.certificate.complete
+            result = {**asdict(found.size), "biases": len(found.biases), "certified": certified, **scores}
         path.write_text(json.dumps({**result, "seconds": time.process_time() - start}))
     kept: dict[str, Any] = json.loads(path.read_text())
     return kept

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.run.ablation import as_ablation, prepare
+from sparselit.circuits.run.ablation import prepare
 from sparselit.circuits.run.interchange import flip_rate
 from sparselit.model.wiring import Edges
 from sparselit.report.terminal import node_text
@@ -23,10 +23,9 @@ def main(path: Path) -> None:
     circuit = read_circuit(path)
     model = read_model(path, circuit)
     splits = read_behaviour(path, circuit).splits
-    ablation = as_ablation(circuit.ablation)
-    edges = Edges.of(model, ablation.removes_biases)
+    edges = Edges.of(model, circuit.ablation.removes_biases)
     masks = edges.masks(edges.find(circuit.places))
-    replacement = prepare(model, ablation, splits)
+    replacement = prepare(model, circuit.ablation, splits)
     examples = splits["report"].select(slice(0, 4000))
     n = len(examples.answer)
     sys.stdout.write(f"{'site':<18}{'node':<28}{'answers flipped':>16}   95 % interval  (n {n:,})\n")

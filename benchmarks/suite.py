@@ -176,11 +176,11 @@ def collect(folder: Path) -> dict[str, Any]:
     folders = [folder / "circuits", *sorted(path.parent for path in folder.glob("circuits/*/prompts"))]
     found = [newest for path in folders if (newest := newest_circuit(path)) is not None]
     if found:  # of a mixture, means over its tasks: geometric ones of sizes
-        several = len(found) > 1
         for key in ("edges", "nodes", "free"):
-            row[key] = round(geometric_mean(max(c.size[key], 1) for c in found), 1) if several else found[0].size[key]
-        row["circuit"] = round(mean(c.evidence["held_out"]["accuracy"] for c in found), 6)
-        row["null"] = round(geometric_mean(c.evidence["nulls"]["random_orders"]["median"] for c in found))
+            sizes = [getattr(circuit.size, key) for circuit in found]
+            row[key] = sizes[0] if len(sizes) == 1 else round(geometric_mean(max(size, 1) for size in sizes), 1)
+        row["circuit"] = round(mean(c.evidence.held_out.accuracy for c in found), 6)
+        row["null"] = round(geometric_mean(c.evidence.nulls.random_orders.median for c in found))
     return row
 
 
@@ -188,7 +188,7 @@ def newest_circuit(folder: Path) -> Circuit | None:
     """The certified circuit of the last step that was searched."""
     paths = sorted(folder.glob("step=*[0-9].json"), key=lambda path: int(path.stem.partition("=")[2]))
     circuit = read_circuit(paths[-1]) if paths else None
-    return circuit if circuit and circuit.certificate["complete"] else None
+    return circuit if circuit and circuit.certificate.complete else None
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:

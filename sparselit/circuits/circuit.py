@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparselit.circuits.run.ablation import Ablation, as_ablation
+from sparselit.circuits.claims import Certificate, Evidence
+from sparselit.circuits.criterion import Bound
+from sparselit.circuits.run.ablation import Ablation
+from sparselit.data.behaviour import PromptFile
+from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import BIAS, Edges, biases, live_channels
+from sparselit.runs.json_record import APART, Count, read, write
 
 if TYPE_CHECKING:
     from sparselit.circuits.running import Runner
@@ -25,33 +30,131 @@ VERSIONS = (1, 2)
 Edge = tuple[str, int, int]
 
 
-@dataclass
-class Circuit:
-    """The edges and nodes of a circuit, what it is a circuit of, and the evidence for it.
+class KeptEdge(NamedTuple):
+    """One weight of a circuit: its place, and exactly its value in the weights."""
 
-    The fields are described in ``docs/reference/circuit_file.md``.
+    parameter: str
+    row: Count
+    column: Count
+    weight: float
+
+
+class KeptBias(NamedTuple):
+    """One bias of a circuit, and exactly its value in the weights."""
+
+    parameter: str
+    channel: Count
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The full model that a circuit belongs to.
+
+    Attributes:
+        weights: the safetensors file beside the circuit's; empty until it is written.
+        hash: of its tensors, see :func:`model_hash`.
+        config: arguments of :class:`sparselit.model.transformer.Transformer`, by name.
     """
 
-    model: dict[str, Any]
-    task: dict[str, Any]
-    criterion: list[dict[str, Any]]
-    ablation: dict[str, Any]
-    nodes: dict[str, list[int]]
-    edges: list[list[Any]]
-    biases: list[list[Any]]
-    size: dict[str, int]
-    certificate: dict[str, Any] = field(default_factory=dict)
-    evidence: dict[str, Any] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=dict)
-    version: int = VERSION
-    #: The file it was read from or written to; no part of it.
-    path: Path | None = field(default=None, compare=False, repr=False)
+    weights: str = ""
+    hash: str
+    config: Mapping[str, Any]
 
-    def as_json(self) -> dict[str, Any]:
-        """The content of ``circuit.json``."""
-        content = asdict(self)
-        del content["path"]
-        return {"format": FORMAT, "version": self.version, **content}
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """The task that drew the prompts.
+
+    Attributes:
+        class_path: its class.
+        init_args: its arguments.
+        vocabulary: the tokens as text, in the order of their numbers.
+        strata: kinds of prompts.
+        splits: prompt files by split; empty until they are written.
+    """
+
+    class_path: str
+    init_args: Mapping[str, Any]
+    vocabulary: tuple[str, ...]
+    strata: tuple[str, ...]
+    splits: Mapping[str, PromptFile] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The class without its module."""
+        return self.class_path.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Measured(Bound):
+    """A stated bound with the circuit's value on the report split."""
+
+    value: float = field(kw_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a circuit is.
+
+    Attributes:
+        nodes: channels that are an end of an edge or carry a bias.
+        edges: weights.
+        free: parameters that stay without being edges.
+    """
+
+    nodes: Count
+    edges: Count
+    free: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """What found a circuit, and what it cost: sets of edges tried, and passes over discovery examples."""
+
+    class_path: str
+    init_args: Mapping[str, Any]
+    evaluations: Count
+    forwards: Count
+    backwards: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeSet:
+    """Some edges of a model and what they are to do, without anything that was found out about them.
+
+    Attributes:
+        model: the full model.
+        task: the task.
+        criterion: the stated bounds.
+        ablation: what a removed edge contributes.
+        nodes: channels by site.
+        edges: in the order of the forward pass.
+        biases: in the same order.
+        size: how many there are.
+        path: the circuit's file, beside which weights and prompts lie; no part of it.
+    """
+
+    model: ModelRecord
+    task: TaskRecord
+    criterion: tuple[Bound, ...]
+    ablation: Ablation
+    nodes: Mapping[str, tuple[Count, ...]]
+    edges: tuple[KeptEdge, ...]
+    biases: tuple[KeptBias, ...]
+    size: Size
+    path: Path | None = field(default=None, compare=False, repr=False, metadata=APART)
+
+    @cached_property
+    def weights(self) -> dict[Edge, float]:
+        """The values of the edges, then of the biases, by (parameter name, row, column)."""
+        found = {edge[:3]: edge.weight for edge in self.edges}
+        return found | {(bias.parameter, bias.channel, 0): bias.value for bias in self.biases}
+
+    @property
+    def places(self) -> list[Edge]:
+        """The edges, then the biases, as (parameter name, row, column)."""
+        return [edge[:3] for edge in self.edges] + [(name, channel, 0) for name, channel, _ in self.biases]
 
     def run(self, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
         """Logits of the circuit alone; see :meth:`sparselit.circuits.running.Runner.logits`."""
@@ -64,15 +167,46 @@ class Circuit:
 
         return Runner(self)
 
-    @property
-    def places(self) -> list[Edge]:
-        """The edges, then the biases, as (parameter name, row, column)."""
-        return [(name, row, column) for name, row, column, _ in self.edges] + [(n, i, 0) for n, i, _ in self.biases]
 
-    @property
-    def ablation_text(self) -> str:
-        """The ablation in words."""
-        return str(as_ablation(self.ablation))
+@dataclass(frozen=True, kw_only=True)
+class Circuit(EdgeSet):
+    """A circuit: its edges, and the evidence for them. The fields are described in ``docs/reference/circuit_file.md``.
+
+    Attributes:
+        criterion: the stated bounds, and what was measured.
+        certificate: what the removal of each unit does.
+        evidence: what speaks for the circuit and against it.
+        search: what found it.
+        version: of the file.
+    """
+
+    criterion: tuple[Measured, ...]
+    certificate: Certificate
+    evidence: Evidence
+    search: SearchRecord
+    version: int = field(default=VERSION, metadata=APART)
+
+    @staticmethod
+    def from_json(content: object) -> Circuit:
+        """A circuit from the parsed content of its file.
+
+        Args:
+            content: what ``json.loads`` gives.
+
+        Raises:
+            SparselitError: it is no circuit, of another version, or a field is missing, unknown or of another type.
+        """
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise SparselitError(f"this is no circuit: its format is not {FORMAT!r}")
+        version = content.get("version")
+        if type(version) is not int or version not in VERSIONS:
+            raise SparselitError(f"it has version {version}; this sparselit reads {' and '.join(map(str, VERSIONS))}")
+        fields = {name: value for name, value in content.items() if name not in ("format", "version")}
+        return replace(read(Circuit, fields, version), version=version)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``circuit.json``."""
+        return {"format": FORMAT, "version": self.version, **write(self, self.version)}
 
     @staticmethod
     def load(path: str | Path) -> Circuit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
+from sparselit.runs.json_record import LEFT_OUT
 
 #: Examples after which an evaluation may be given up, first and then.
 FIRST_PORTION, PORTION = 128, 512
@@ -121,8 +122,8 @@ class Bound:
     """
 
     metric: str
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: float | None = field(default=None, metadata=LEFT_OUT)
+    at_least: float | None = field(default=None, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

@@ -10,8 +10,22 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import Circuit, Edge, free_parameters, model_hash, nodes_of
-from sparselit.circuits.criterion import ROBUST, Bound, Criterion, holds, is_relative, measure
+from sparselit.circuits.circuit import (
+    Circuit,
+    Edge,
+    KeptBias,
+    KeptEdge,
+    Measured,
+    ModelRecord,
+    SearchRecord,
+    Size,
+    TaskRecord,
+    free_parameters,
+    model_hash,
+    nodes_of,
+)
+from sparselit.circuits.claims import Certificate, Removal, SearchedNull, extended
+from sparselit.circuits.criterion import ROBUST, Criterion, holds, is_relative, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
@@ -147,7 +161,7 @@ def _document(
     behaviour: Behaviour,
     criterion: Criterion,
     search: Search,
-    searched: Mapping[str, Any] | None,
+    searched: Mapping[str, SearchedNull] | None,
 ) -> Circuit:
     """The circuit as data, with certificate and evidence."""
     model, edges, kept = problem.model, problem.edges, found.kept
@@ -160,46 +174,46 @@ def _document(
     proof = collect(
         model, edges, kept, behaviour, criterion, problem.logits, problem.replacement, searched, report.works
     )
-    held_out: dict[str, Any] = proof["held_out"]
+    values = proof.held_out.metrics
     return Circuit(
-        model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},
-        task={**behaviour.task, "vocabulary": list(behaviour.vocabulary), "strata": list(behaviour.strata)},
-        criterion=[{**_plain(bound), "value": held_out[bound.metric]} for bound in criterion],
-        ablation=problem.ablation.as_json(),
-        nodes=nodes,
-        edges=[[*edges.describe(i), _weight(model, edges, i)] for i in indices if not is_bias[i]],
-        biases=[[*edges.describe(i)[:2], _weight(model, edges, i)] for i in indices if is_bias[i]],
-        size={
-            "nodes": sum(map(len, nodes.values())),
-            "edges": sum(not is_bias[i] for i in indices),
-            "free": free_parameters(model, edges, kept, problem.ablation),
-        },
-        certificate={
-            "split": "discovery",
-            "n": len(problem.discovery.answer),
-            "criterion": [_plain(bound) for bound in problem.criterion],
-            "granularity": problem.granularity,
-            "complete": found.complete,
-            "removals": [
-                [unit, {b.metric: rounded(values)[b.metric] for b in problem.criterion}]
+        model=ModelRecord(hash=model_hash(model.state_dict()), config=model.config),
+        task=TaskRecord(
+            class_path=behaviour.task.get("class_path", ""),
+            init_args=behaviour.task.get("init_args", {}),
+            vocabulary=tuple(behaviour.vocabulary),
+            strata=tuple(behaviour.strata),
+        ),
+        criterion=tuple(extended(Measured, bound, value=values[bound.metric]) for bound in criterion),
+        ablation=problem.ablation,
+        nodes={site: tuple(channels) for site, channels in nodes.items()},
+        edges=tuple(KeptEdge(*edges.describe(i), _weight(model, edges, i)) for i in indices if not is_bias[i]),
+        biases=tuple(KeptBias(*edges.describe(i)[:2], _weight(model, edges, i)) for i in indices if is_bias[i]),
+        size=Size(
+            nodes=sum(map(len, nodes.values())),
+            edges=sum(not is_bias[i] for i in indices),
+            free=free_parameters(model, edges, kept, problem.ablation),
+        ),
+        certificate=Certificate(
+            split="discovery",
+            n=len(problem.discovery.answer),
+            criterion=tuple(problem.criterion),
+            granularity=problem.granularity,
+            complete=found.complete,
+            removals=tuple(
+                Removal(unit, {b.metric: rounded(values)[b.metric] for b in problem.criterion})
                 for unit, values in found.removals.items()  # all of them, where the certificate is complete
-            ],
-            "min_margin": round(smallest_failure(problem, found), 6),
-        },
+            ),
+            min_margin=round(smallest_failure(problem, found), 6),
+        ),
         evidence=proof,
-        search={
-            "class_path": f"{type(search).__module__}.{type(search).__qualname__}",
-            "init_args": {name: getattr(search, name) for name in inspect.signature(type(search)).parameters},
-            "evaluations": evaluations,
-            "forwards": forwards,
-            "backwards": backwards,
-        },
+        search=SearchRecord(
+            class_path=f"{type(search).__module__}.{type(search).__qualname__}",
+            init_args={name: getattr(search, name) for name in inspect.signature(type(search)).parameters},
+            evaluations=evaluations,
+            forwards=forwards,
+            backwards=backwards,
+        ),
     )
-
-
-def _plain(bound: Bound) -> dict[str, Any]:
-    limit = {"at_most": bound.at_most} if bound.at_most is not None else {"at_least": bound.at_least}
-    return {"metric": bound.metric, **limit}
 
 
 def _weight(model: Transformer, edges: Any, index: int) -> float:

@@ -12,7 +12,6 @@ from torch import Tensor
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.run.ablation import as_ablation
 from sparselit.circuits.search.problem import Problem
 from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError
@@ -39,12 +38,7 @@ class Opened:
     @property
     def stated(self) -> list[Bound]:
         """The stated criterion."""
-        return bounds(self.circuit.criterion)
-
-
-def bounds(rows: list[dict[str, Any]]) -> list[Bound]:
-    """A criterion as ``circuit.json`` writes it."""
-    return [Bound(row["metric"], row.get("at_most"), row.get("at_least")) for row in rows]
+        return list(self.circuit.criterion)
 
 
 def open_circuit(path: str | Path) -> Opened:
@@ -57,16 +51,11 @@ def open_circuit(path: str | Path) -> Opened:
     circuit = read_circuit(path)
     model = read_model(path, circuit)
     behaviour = read_behaviour(path, circuit)
-    try:
-        criterion = bounds(circuit.certificate.get("criterion") or circuit.criterion)
-        granularity: Any = circuit.certificate.get("granularity", "weight")
-        ablation = as_ablation(circuit.ablation)
-    except (KeyError, TypeError) as error:
-        raise SparselitError(f"{path}: a field of the criterion or the certificate is missing: {error}") from error
+    criterion = circuit.certificate.criterion or circuit.criterion
     if len(behaviour.vocabulary) > model.unembed.out_features:
         raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
     splits: Mapping[str, Any] = behaviour.splits
-    problem = Problem(model, splits["discovery"], criterion, ablation, granularity, splits)
+    problem = Problem(model, splits["discovery"], criterion, circuit.ablation, circuit.certificate.granularity, splits)
     try:
         kept = problem.edges.find(circuit.places)
     except KeyError as error:

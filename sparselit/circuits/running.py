@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.files import read_behaviour, read_model
-from sparselit.circuits.run.ablation import as_ablation, prepare
+from sparselit.circuits.run.ablation import prepare
 from sparselit.circuits.run.compaction import compact
 from sparselit.circuits.run.masked import context, masked_logits
 from sparselit.errors import SparselitError
 from sparselit.model.wiring import Edges
 
 if TYPE_CHECKING:
-    from sparselit.circuits.circuit import Circuit
+    from sparselit.circuits.circuit import EdgeSet
 
 
 class Runner:
@@ -37,11 +37,11 @@ class Runner:
         SparselitError: the circuit has no file, its weights cannot be read, or they lack one of its edges.
     """
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: EdgeSet) -> None:
         if circuit.path is None:
             raise SparselitError("a circuit that was never written has no weights to run on; write_circuit it first")
         self.model = read_model(circuit.path, circuit)
-        ablation = as_ablation(circuit.ablation)
+        ablation = circuit.ablation
         splits = read_behaviour(circuit.path, circuit).splits if ablation.kind == "mean" else {}
         self._replacement = prepare(self.model, ablation, splits)
         self.edges = Edges.of(self.model, ablation.removes_biases)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sparselit.circuits.circuit import Circuit, Edge, free_parameters, nodes_of
-from sparselit.circuits.run.ablation import as_ablation
+from sparselit.circuits.circuit import Edge, EdgeSet, KeptBias, KeptEdge, Size, free_parameters, nodes_of
+from sparselit.circuits.criterion import Bound
 from sparselit.errors import SparselitError
 
 
@@ -46,7 +46,7 @@ def _order(name: str) -> tuple[bool, int, int, str]:
     return parts[-1] == "bias", layer, kinds.index(parts[-2]) if parts[-2] in kinds else -1, name
 
 
-def shared(first: Circuit, second: Circuit) -> Shared:
+def shared(first: EdgeSet, second: EdgeSet) -> Shared:
     """Compare two circuits edge by edge; an edge is the same where parameter, row and column are, whatever its weight.
 
     Circuits of different models can be compared where the models have the same shape, as checkpoints of one run have.
@@ -54,9 +54,9 @@ def shared(first: Circuit, second: Circuit) -> Shared:
     Raises:
         SparselitError: the models have different shapes.
     """
-    if first.model["config"] != second.model["config"]:
-        keys = {*first.model["config"], *second.model["config"]}
-        differing = sorted(k for k in keys if first.model["config"].get(k) != second.model["config"].get(k))
+    one_shape, other_shape = first.model.config, second.model.config
+    if one_shape != other_shape:
+        differing = sorted(k for k in {*one_shape, *other_shape} if one_shape.get(k) != other_shape.get(k))
         raise SparselitError(f"the circuits' models have different shapes ({', '.join(differing)}): nothing to compare")
     one, other = set(first.places), set(second.places)
     return Shared(
@@ -72,23 +72,23 @@ def jaccard(first: Sequence[Edge], second: Sequence[Edge]) -> float:
     return len(one & other) / len(one | other) if one | other else 1.0
 
 
-def union(first: Circuit, second: Circuit) -> Circuit:
+def union(first: EdgeSet, second: EdgeSet) -> EdgeSet:
     """The edges of either circuit; see :func:`combined`."""
     return combined(first, second, lambda a, b: a | b)
 
 
-def intersection(first: Circuit, second: Circuit) -> Circuit:
+def intersection(first: EdgeSet, second: EdgeSet) -> EdgeSet:
     """The edges of both circuits; see :func:`combined`."""
     return combined(first, second, lambda a, b: a & b)
 
 
-def difference(first: Circuit, second: Circuit) -> Circuit:
+def difference(first: EdgeSet, second: EdgeSet) -> EdgeSet:
     """The edges of the first circuit that the second has not; see :func:`combined`."""
     return combined(first, second, lambda a, b: a & ~b)
 
 
-def combined(first: Circuit, second: Circuit, how: Callable[[Tensor, Tensor], Tensor]) -> Circuit:
-    """A set of edges made of two circuits of one model, as a circuit that can be run.
+def combined(first: EdgeSet, second: EdgeSet, how: Callable[[Tensor, Tensor], Tensor]) -> EdgeSet:
+    """A set of edges made of two circuits of one model, that can be run.
 
     It has the first circuit's task, criterion and model, but neither certificate nor evidence: nobody has searched it.
 
@@ -100,31 +100,28 @@ def combined(first: Circuit, second: Circuit, how: Callable[[Tensor, Tensor], Te
     Raises:
         SparselitError: the circuits belong to different weights or have different ablations.
     """
-    if first.model["hash"] != second.model["hash"]:
+    if first.model.hash != second.model.hash:
         raise SparselitError("the circuits belong to different weights; set operations need one model")
     if first.ablation != second.ablation:
-        raise SparselitError(
-            f"the circuits have different ablations ({first.ablation_text}; {second.ablation_text}); use one"
-        )
+        raise SparselitError(f"the circuits have different ablations ({first.ablation}; {second.ablation}); use one")
     model, edges = first.runner.model, first.runner.edges
     kept = how(first.runner.kept, second.runner.kept)
-    weights = dict(zip(first.places, [e[-1] for e in [*first.edges, *first.biases]], strict=True))
-    weights |= dict(zip(second.places, [e[-1] for e in [*second.edges, *second.biases]], strict=True))
+    weights = first.weights | second.weights
     listed = [place for place, chosen in zip(edges.places(), kept.tolist(), strict=True) if chosen]
     nodes = nodes_of(edges, kept)
-    found = [[*place, weights[place]] for place in listed if not edges.bundles[place[0]].is_bias]
-    return Circuit(
-        model=dict(first.model),
-        task=dict(first.task),
-        criterion=[{k: v for k, v in row.items() if k != "value"} for row in first.criterion],
-        ablation=dict(first.ablation),
-        nodes=nodes,
+    found = tuple(KeptEdge(*place, weights[place]) for place in listed if not edges.bundles[place[0]].is_bias)
+    return EdgeSet(
+        model=first.model,
+        task=first.task,
+        criterion=tuple(Bound(row.metric, row.at_most, row.at_least) for row in first.criterion),
+        ablation=first.ablation,
+        nodes={site: tuple(channels) for site, channels in nodes.items()},
         edges=found,
-        biases=[[name, i, weights[name, i, 0]] for name, i, _ in listed if edges.bundles[name].is_bias],
-        size={
-            "nodes": sum(map(len, nodes.values())),
-            "edges": len(found),
-            "free": free_parameters(model, edges, kept, as_ablation(first.ablation)),
-        },
+        biases=tuple(KeptBias(name, i, weights[name, i, 0]) for name, i, _ in listed if edges.bundles[name].is_bias),
+        size=Size(
+            nodes=sum(map(len, nodes.values())),
+            edges=len(found),
+            free=free_parameters(model, edges, kept, first.ablation),
+        ),
         path=first.path,
     )

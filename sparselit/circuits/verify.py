@@ -6,28 +6,28 @@ Nothing here comes from the search or from a fast path: the full model runs with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import VERSION, Circuit, free_parameters, model_hash, nodes_of
-from sparselit.circuits.criterion import Bound, holds, margin, measure
+from sparselit.circuits.circuit import VERSION, Circuit, Size, free_parameters, model_hash, nodes_of
+from sparselit.circuits.claims import Removal
+from sparselit.circuits.criterion import holds, margin, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import null_bounds, recomputed
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.run.ablation import as_ablation, prepare
-from sparselit.circuits.run.granularity import Granularity, units_of
+from sparselit.circuits.run.ablation import prepare
+from sparselit.circuits.run.granularity import units_of
 from sparselit.circuits.run.masked import answer_logits
-from sparselit.data.behaviour import Behaviour, prompt_record
+from sparselit.data.behaviour import Behaviour, PromptFile, prompt_record
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges
-
-#: Parts of the file in which nothing else may stand than what is recomputed.
-_WHOLE = ("ablation", "nodes", "size", "evidence")
+from sparselit.runs.json_record import write
 
 
 def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -48,16 +48,8 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     path = Path(path)
     circuit = read_circuit(path)
     model = read_model(path, circuit)
-    behaviour, splits = read_behaviour(path, circuit), circuit.task["splits"]
-    try:
-        stated = _bounds(circuit.criterion)
-        certified = _bounds(circuit.certificate["criterion"])
-        ablation = as_ablation(circuit.ablation)
-        granularity: Granularity = circuit.certificate["granularity"]
-    except (KeyError, TypeError) as error:
-        raise SparselitError(
-            f"{path}: a field of the criterion, certificate or ablation is missing: {error}"
-        ) from error
+    behaviour = read_behaviour(path, circuit)
+    stated, certified, ablation = circuit.criterion, circuit.certificate.criterion, circuit.ablation
     if not stated or not certified:
         raise SparselitError(f"{path}: the criterion, or the certificate's, is empty")
     if len(behaviour.vocabulary) > model.unembed.out_features:
@@ -73,7 +65,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
 
     discovery = behaviour.splits["discovery"]
     reference = logits_of(torch.ones_like(kept), discovery)
-    units = units_of(model, edges, kept, granularity)
+    units = units_of(model, edges, kept, circuit.certificate.granularity)
     removals = []
     for tried, unit in enumerate(units.values(), 1):
         trial = kept.clone()
@@ -81,42 +73,41 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         removals.append(measure(logits_of(trial, discovery), discovery, reference))
         if progress is not None:
             progress(tried, len(units))
-    searched = circuit.evidence["nulls"].get("searched")
+    searched = circuit.evidence.nulls.searched
     if searched is not None:
         bounds = null_bounds(certified, measure(logits_of(kept, discovery), discovery)["task_loss"])
         searched = recomputed(searched, bounds, model, behaviour.splits, ablation)
     evidence = collect(model, edges, kept, behaviour, stated, logits_of, replacement, searched)
     nodes = nodes_of(edges, kept)
-    size = {
-        "nodes": sum(map(len, nodes.values())),
-        "edges": int((kept & ~edges.is_bias).sum()),
-        "free": free_parameters(model, edges, kept, ablation),
-    }
+    size = Size(
+        nodes=sum(map(len, nodes.values())),
+        edges=int((kept & ~edges.is_bias).sum()),
+        free=free_parameters(model, edges, kept, ablation),
+    )
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
-    held_out = evidence["held_out"]
-    again = {
-        "model": {"hash": model_hash(model.state_dict()), "config": model.config},
-        "task": {"splits": {s: prompt_record(path.parent / r["file"], path.parent) for s, r in splits.items()}},
-        "criterion": [{"value": held_out[bound.metric]} for bound in stated],
-        "ablation": ablation.as_json(),
-        "nodes": nodes,
-        "size": size,
-        "certificate": {
-            "n": len(discovery.answer),
-            "split": "discovery",
-            "complete": True,
-            "removals": [
-                [name, {b.metric: values[b.metric] for b in certified}]
+    held_out = evidence.held_out
+    again = replace(
+        circuit,
+        model=replace(circuit.model, hash=model_hash(model.state_dict()), config=model.config),
+        task=replace(circuit.task, splits=_prompt_files(path, circuit)),
+        criterion=tuple(replace(bound, value=held_out.metrics[bound.metric]) for bound in stated),
+        nodes={site: tuple(channels) for site, channels in nodes.items()},
+        size=size,
+        certificate=replace(
+            circuit.certificate,
+            n=len(discovery.answer),
+            split="discovery",
+            complete=True,
+            removals=tuple(
+                Removal(name, {b.metric: values[b.metric] for b in certified})
                 for name, values in zip(units, removals, strict=True)
-            ],
-            "min_margin": min_margin,
-        },
-        "evidence": evidence if circuit.version == VERSION else _as_far_as(circuit.evidence, evidence),
-    }
-    claims = circuit.as_json()
-    for part, value in again.items():
-        false.extend(_differences(part, claims[part], value, exhaustive=part in _WHOLE))
-    sufficient = holds(stated, held_out)
+            ),
+            min_margin=min_margin,
+        ),
+        evidence=evidence,
+    )
+    false.extend(_false_claims(circuit, again))
+    sufficient = holds(stated, held_out.metrics)
     if not sufficient:
         false.append("criterion")
     if not all(any(tight.implies(bound) for tight in certified) for bound in stated):
@@ -129,30 +120,39 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     return {
         "holds": sufficient and not false,
         "minimal": bool(removals) and not any(holds(certified, values) for values in removals),
-        **size,
-        "task_loss": held_out["task_loss"],
-        "accuracy": held_out["accuracy"],
-        "n": held_out["n"],
+        **write(size),
+        "task_loss": held_out.task_loss,
+        "accuracy": held_out.accuracy,
+        "n": held_out.n,
         "min_margin": round(min_margin, 6),
-        "necessity_loss": evidence["complement"]["task_loss"],
-        "ablation": circuit.ablation,
-        "still_necessary_on_report": evidence["necessity"]["still_necessary"],
-        "unexplained": evidence["unexplained"],
-        "flags": evidence["flags"],
+        "necessity_loss": evidence.complement.task_loss,
+        "ablation": write(ablation),
+        "still_necessary_on_report": evidence.necessity.still_necessary,
+        "unexplained": evidence.unexplained,
+        "flags": list(evidence.flags or ()),
         "false_claims": false,
     }
 
 
-def _bounds(rows: list[dict[str, Any]]) -> list[Bound]:
-    return [Bound(row["metric"], row.get("at_most"), row.get("at_least")) for row in rows]
+def _prompt_files(path: Path, circuit: Circuit) -> dict[str, PromptFile]:
+    return {split: prompt_record(path.parent / row.file, path.parent) for split, row in circuit.task.splits.items()}
+
+
+def _false_claims(circuit: Circuit, again: Circuit) -> Iterator[str]:
+    """The places of a file whose claims differ from what is recomputed; what is not recomputed is equal in both."""
+    claims, found = circuit.as_json(), again.as_json()
+    if circuit.version != VERSION:
+        found["evidence"] = _as_far_as(claims["evidence"], found["evidence"])
+    for part, value in found.items():
+        yield from _differences(part, claims[part], value)
 
 
 def _kept(model: Transformer, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
     """The circuit's edges that the model has; edges that it has not, or with another weight, are false claims."""
     index = {place: i for i, place in enumerate(edges.places())}
     kept = torch.zeros(len(edges), dtype=torch.bool)
-    weights = [edge[3] for edge in circuit.edges] + [bias[2] for bias in circuit.biases]
-    for i, (place, weight) in enumerate(zip(circuit.places, weights, strict=True)):
+    values = [*(edge.weight for edge in circuit.edges), *(bias.value for bias in circuit.biases)]
+    for i, (place, weight) in enumerate(zip(circuit.places, values, strict=True)):
         name = f"edges[{i}]" if i < len(circuit.edges) else f"biases[{i - len(circuit.edges)}]"
         found = index.get(place)
         if found is None or kept[found] or bool(edges.is_bias[found]) != name.startswith("biases"):
@@ -184,7 +184,7 @@ def _as_far_as(claimed: Any, value: Any) -> Any:
     return value
 
 
-def _differences(name: str, claimed: Any, value: Any, exhaustive: bool = False) -> Iterator[str]:
+def _differences(name: str, claimed: Any, value: Any) -> Iterator[str]:
     """Names of the leaves at which the file's claim differs from the recomputed value.
 
     Numbers may differ by the order of summation: 1e-4 absolute plus 0.1 % for losses; counts and texts must be equal.
@@ -193,18 +193,17 @@ def _differences(name: str, claimed: Any, value: Any, exhaustive: bool = False) 
         if not isinstance(claimed, Mapping):
             yield name
             return
-        keys = dict.fromkeys([*value, *claimed]) if exhaustive else value
-        for key in keys:
+        for key in dict.fromkeys([*value, *claimed]):
             if key not in claimed or key not in value:
                 yield f"{name}.{key}"
             else:
-                yield from _differences(f"{name}.{key}", claimed[key], value[key], exhaustive)
+                yield from _differences(f"{name}.{key}", claimed[key], value[key])
     elif isinstance(value, list):
         if not isinstance(claimed, list) or len(claimed) != len(value):
             yield name
             return
         for i, (one, other) in enumerate(zip(claimed, value, strict=True)):
-            yield from _differences(f"{name}[{i}]", one, other, exhaustive)
+            yield from _differences(f"{name}[{i}]", one, other)
     elif isinstance(value, float) and not isinstance(value, bool):
         share = "accuracy" in name
         tolerance = 1e-6 if share else 1e-4 + 1e-3 * abs(value)

@@ -63,8 +63,23 @@ class Behaviour:
         return lines
 
 
-def prompt_record(path: Path, root: Path) -> dict[str, Any]:
-    """What a circuit says of one of its prompt files: path relative to ``root``, SHA-256 and number of examples.
+@dataclass(frozen=True)
+class PromptFile:
+    """What a circuit says of one of its prompt files.
+
+    Attributes:
+        file: path relative to the circuit's folder.
+        sha256: of its bytes.
+        n: number of examples.
+    """
+
+    file: str
+    sha256: str
+    n: int
+
+
+def prompt_record(path: Path, root: Path) -> PromptFile:
+    """A prompt file as a circuit in the folder ``root`` names it.
 
     Raises:
         SparselitError: the file cannot be read.
@@ -76,7 +91,7 @@ def prompt_record(path: Path, root: Path) -> dict[str, Any]:
     except OSError as error:
         raise SparselitError(f"cannot read the prompts {path}: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
-    return {"file": path.relative_to(root).as_posix(), "sha256": digest, "n": content.count(b"\n")}
+    return PromptFile(path.relative_to(root).as_posix(), digest, content.count(b"\n"))
 
 
 def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) -> Examples:

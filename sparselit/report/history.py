@@ -50,6 +50,4 @@ def draw_history(found: History) -> Figure:
 
 
 def _weight(found: History, step: int, edge: tuple[str, int, int]) -> float:
-    circuit = found.circuits[step]
-    every = zip(circuit.places, [e[-1] for e in [*circuit.edges, *circuit.biases]], strict=True)
-    return next(weight for place, weight in every if place == edge)
+    return found.circuits[step].weights[edge]

@@ -19,9 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
 
-from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.circuit import Circuit, KeptEdge
 from sparselit.report.layout import Columns, Place, Thing
-from sparselit.report.terminal import Node, criterion_text, ends, head_of, node_label
+from sparselit.report.terminal import Node, ends, head_of, node_label
 
 POSITIVE, NEGATIVE = "#2a6fbb", "#e07b12"  # told apart by every kind of colour vision
 LABELLED = 150  # edges; with more, labels cannot be read
@@ -111,7 +111,7 @@ class _Box:
         self.kind = site.rpartition(".")[2]
         self.place = _place(circuit, node)
         stream = self.kind in ("in", "out", "embed", "positions")
-        offset = circuit.model["config"]["d_model"] if site == "positions" else 0
+        offset = circuit.model.config["d_model"] if site == "positions" else 0
         self.thing: Thing = ("stream", channel + offset) if stream else node
         self.group: tuple[str, int] = self.thing
         self.width = self.height = 0.09
@@ -154,7 +154,7 @@ def _place(circuit: Circuit, node: Node) -> Place:
     if site.startswith("layers."):
         _, layer, kind = site.split(".", 2)
         return int(layer), _LAYER_ROWS.index(_ROWS[kind])
-    return circuit.model["config"]["n_layers"], int(site == "logits")
+    return circuit.model.config["n_layers"], int(site == "logits")
 
 
 def _passed(layer: int) -> tuple[Place, Place]:
@@ -205,7 +205,7 @@ def _detour(start: Point, end: Point, side: float) -> Path:
     return Path(points, [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3])
 
 
-def _patch(path: Path, edge: list[Any], largest: float) -> PathPatch:
+def _patch(path: Path, edge: KeptEdge, largest: float) -> PathPatch:
     name, row, column, weight = edge
     color = POSITIVE if weight > 0 else NEGATIVE
     line_width = _line_width(weight, largest)
@@ -230,7 +230,7 @@ def _stream(axes: Axes, at: Points, boxes: Mapping[Node, _Box]) -> None:
 
 def _name_rows(axes: Axes, circuit: Circuit, y: Mapping[Place, float], width: float) -> None:
     """Shade each layer, and name layers and rows at the left."""
-    last = circuit.model["config"]["n_layers"]
+    last = circuit.model.config["n_layers"]
     for layer in sorted({layer for layer, _ in y if 0 <= layer < last}):
         heights = [height for (other, _), height in y.items() if other == layer]
         low, high = min(heights) - 0.26, max(heights) + 0.26
@@ -246,16 +246,14 @@ def _name_rows(axes: Axes, circuit: Circuit, y: Mapping[Place, float], width: fl
 
 
 def _title(circuit: Circuit, columns: int) -> list[str]:
-    size, held = circuit.size, circuit.evidence.get("held_out", {})
-    task = str(circuit.task.get("class_path", "")).rpartition(".")[2]
-    lines = [f"{task}: {size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free"]
-    bounds = [f"{criterion_text(row)} (it is {row['value']:.3g})" for row in circuit.criterion]
-    kind, *details = circuit.ablation_text.split(", ")
+    size, held = circuit.size, circuit.evidence.held_out
+    lines = [f"{circuit.task.name}: {size.edges:,} edges, {size.nodes:,} nodes, {size.free:,} free"]
+    bounds = [f"{row} (it is {row.value:.3g})" for row in circuit.criterion]
+    kind, *details = str(circuit.ablation).split(", ")
     lines += textwrap.wrap(", ".join([f"{kind} ablation", *details, *bounds]), columns)
-    if held:
-        low, high = (100 * end for end in held["accuracy_interval"])
-        share = f"accuracy {100 * held['accuracy']:.2f} % (95 % interval {low:.2f} – {high:.2f} %)"
-        lines += textwrap.wrap(f"report split: {share}, n = {held['n']:,}", columns)
+    low, high = (100 * end for end in held.accuracy_interval)
+    share = f"accuracy {100 * held.accuracy:.2f} % (95 % interval {low:.2f} – {high:.2f} %)"
+    lines += textwrap.wrap(f"report split: {share}, n = {held.n:,}", columns)
     if not circuit.edges:
         lines.append("there are no edges to draw")
     if len(circuit.edges) > LABELLED:

@@ -91,7 +91,7 @@ def _peaks(circuit: Circuit, story: Story) -> list[str]:
 
 def _visible(circuit: Circuit, token: int) -> str:
     """A token within a prompt: as it is, and control characters as Python writes them."""
-    words = circuit.task.get("vocabulary", ())
+    words = circuit.task.vocabulary
     if not 0 <= token < len(words):
         return f"#{token}"
     return words[token] if words[token].isprintable() else repr(words[token])[1:-1]

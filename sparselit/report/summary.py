@@ -102,20 +102,19 @@ def scores(metrics: Mapping[str, float]) -> list[Score]:
 def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
     """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
     size, evidence = circuit.size, circuit.evidence
-    held_out, nulls = evidence["held_out"], evidence["nulls"]
-    split = held_out["split"]
-    certificate = minimal(circuit) if circuit.certificate["complete"] else "NONE, the search was ended before"
-    facts = [controlled(circuit), ("size", f"{size['edges']:,} edges, {size['nodes']:,} nodes, {size['free']:,} free")]
+    held_out = evidence.held_out
+    certificate = minimal(circuit) if circuit.certificate.complete else "NONE, the search was ended before"
+    facts = [controlled(circuit), ("size", f"{size.edges:,} edges, {size.nodes:,} nodes, {size.free:,} free")]
     for row in circuit.criterion:
-        sign, bound = ("≤", row["at_most"]) if row.get("at_most") is not None else ("≥", row["at_least"])
-        text = f"{row['value']:.4f}, to be {sign} {bound:g} ({split} split, n {held_out['n']:,})"
-        facts.append((row["metric"], text))
+        sign, bound = ("≤", row.at_most) if row.at_most is not None else ("≥", row.at_least)
+        text = f"{row.value:.4f}, to be {sign} {bound:g} ({held_out.split} split, n {held_out.n:,})"
+        facts.append((row.metric, text))
     return [
         *facts,
         ("certificate", certificate),
-        ("ablation", circuit.ablation_text),
-        ("necessity", f"loss {evidence['complement']['task_loss']:.4f} with exactly these edges ablated"),
-        ("null", f"{nulls['random_orders']['median']:,} edges needed in random order"),
+        ("ablation", str(circuit.ablation)),
+        ("necessity", f"loss {evidence.complement.task_loss:.4f} with exactly these edges ablated"),
+        ("null", f"{evidence.nulls.random_orders.median:,} edges needed in random order"),
     ]
 
 

@@ -26,13 +26,13 @@ def figures(circuit: Circuit) -> dict[str, float]:
     evidence = circuit.evidence
     return {
         "found": 1.0,
-        "edges": float(circuit.size["edges"]),
-        "nodes": float(circuit.size["nodes"]),
-        "loss": evidence["held_out"]["task_loss"],
-        "accuracy": evidence["held_out"]["accuracy"],
-        "necessity": evidence["complement"]["task_loss"],
-        "unexplained": evidence["unexplained"],
-        "null_edges": float(evidence["nulls"]["random_orders"]["median"]),
+        "edges": float(circuit.size.edges),
+        "nodes": float(circuit.size.nodes),
+        "loss": evidence.held_out.task_loss,
+        "accuracy": evidence.held_out.accuracy,
+        "necessity": evidence.complement.task_loss,
+        "unexplained": evidence.unexplained,
+        "null_edges": float(evidence.nulls.random_orders.median),
     }
 
 
@@ -69,7 +69,7 @@ def combined(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def overlap(circuits: Sequence[Circuit]) -> float:
     """Share of edges that two of the circuits have in common, of those that either has; the mean over all pairs."""
-    edges = [{tuple(edge[:3]) for edge in circuit.edges} for circuit in circuits]
+    edges = [{edge[:3] for edge in circuit.edges} for circuit in circuits]
     shares = [len(one & other) / max(len(one | other), 1) for one, other in combinations(edges, 2)]
     return sum(shares) / len(shares) if shares else 0.0
 

@@ -313,10 +313,10 @@ class Discovery(Callback, ABC):
 
 def described(circuit: Circuit) -> str:
     """A circuit in one line."""
-    size, held_out = circuit.size, circuit.evidence["held_out"]
-    text = f"circuit of {size['edges']:,} edges and {size['nodes']:,} nodes, report split: task loss "
-    text += f"{held_out['task_loss']:.4f}, accuracy {100 * held_out['accuracy']:.2f} %"
-    return text + ("" if circuit.certificate["complete"] else "; unfinished, without certificate")
+    size, held_out = circuit.size, circuit.evidence.held_out
+    text = f"circuit of {size.edges:,} edges and {size.nodes:,} nodes, report split: task loss "
+    text += f"{held_out.task_loss:.4f}, accuracy {100 * held_out.accuracy:.2f} %"
+    return text + ("" if circuit.certificate.complete else "; unfinished, without certificate")
 
 
 def earlier_circuit(folder: Path, step: int) -> Circuit | None:

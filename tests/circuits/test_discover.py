@@ -16,7 +16,8 @@ from sparselit.callbacks import CircuitDiscovery
 from torch import Tensor
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, NoCircuitError, discover
-from sparselit.circuits.circuit import model_hash
+from sparselit.circuits.circuit import Size, TaskRecord, model_hash
+from sparselit.circuits.claims import Necessity
 from sparselit.circuits.criterion import ROBUST, holds, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.nulls import matched_circuit, random_circuit, untrained_model
@@ -45,7 +46,7 @@ def behaviour(model: Transformer) -> Behaviour:
 
 
 def kept_by(circuit: Circuit, model: Transformer) -> tuple[Edges, Tensor]:
-    edges = Edges.of(model, circuit.ablation["kind"] == "zero")
+    edges = Edges.of(model, circuit.ablation.kind == "zero")
     return edges, edges.find(circuit.places)
 
 
@@ -55,44 +56,41 @@ def test_what_a_circuit_states_is_what_the_naive_path_gives(
 ) -> None:
     circuit = discover(model, behaviour, CRITERION, kind)
     edges, kept = kept_by(circuit, model)
-    assert circuit.size["edges"] == len(circuit.edges) == int((kept & ~edges.is_bias).sum())
-    assert circuit.size["nodes"] == sum(map(len, circuit.nodes.values()))
+    assert circuit.size.edges == len(circuit.edges) == int((kept & ~edges.is_bias).sum())
+    assert circuit.size.nodes == sum(map(len, circuit.nodes.values()))
     assert len(circuit.biases) == int((kept & edges.is_bias).sum())
-    assert 0 < circuit.size["edges"] < len(edges)
+    assert 0 < circuit.size.edges < len(edges)
     for name, row, column, weight in circuit.edges:
         assert float(model.get_parameter(name).detach()[row, column]) == weight
     for name, channel, value in circuit.biases:
         assert float(model.get_parameter(name).detach()[channel]) == value
-    assert circuit.model["hash"] == model_hash(model.state_dict())
-    assert circuit.ablation == Ablation(kind).as_json()
-    assert circuit.task == {
-        "class_path": "Mine",
-        "init_args": {"seed": 3},
-        "vocabulary": list("abcde"),
-        "strata": ["all"],
-    }
+    assert circuit.model.hash == model_hash(model.state_dict())
+    assert circuit.ablation == Ablation(kind)
+    assert circuit.task == TaskRecord(
+        class_path="Mine", init_args={"seed": 3}, vocabulary=tuple("abcde"), strata=("all",)
+    )
     certified = circuit.certificate
-    assert certified["complete"]
-    (bound,) = certified["criterion"]
+    assert certified.complete
+    (bound,) = certified.criterion
     # 0.75 moved by a tenth of the way to 1, or further where the first circuit did not hold on the selection split.
-    assert bound["at_least"] in [pytest.approx(1 - 0.25 * 0.9 * (1 - tighter)) for tighter in (0.0, 0.3, 0.6, 0.8)]
-    problem = Problem(model, behaviour.splits["discovery"], [Bound(**bound)], kind)
+    assert bound.at_least in [pytest.approx(1 - 0.25 * 0.9 * (1 - tighter)) for tighter in (0.0, 0.3, 0.6, 0.8)]
+    problem = Problem(model, behaviour.splits["discovery"], [bound], kind)
     margins = []
     listed = [int(edges.find([place]).nonzero()) for place in circuit.places]
     units = list(problem.units(kept))
-    for (name, values), unit, index in zip(certified["removals"], units, listed, strict=True):
+    for (name, values), unit, index in zip(certified.removals, units, listed, strict=True):
         trial = kept.clone()
         trial[index] = False
         value = measure(problem.naive_logits(trial, problem.discovery), problem.discovery)["accuracy"]
         assert name == unit
         assert values["accuracy"] == pytest.approx(value, abs=1e-6)
-        margins.append(bound["at_least"] - value)
-    assert certified["min_margin"] == pytest.approx(min(margins), abs=1e-6)
+        margins.append(bound.at_least - value)
+    assert certified.min_margin == pytest.approx(min(margins), abs=1e-6)
     assert min(margins) > 0
     for split in ("discovery", "selection"):
         examples = behaviour.splits[split]
         assert holds(CRITERION, measure(problem.naive_logits(kept, examples), examples))
-    assert circuit.criterion[0]["value"] == circuit.evidence["held_out"]["accuracy"]
+    assert circuit.criterion[0].value == circuit.evidence.held_out.accuracy
 
 
 def test_discovery_is_repeatable_and_leaves_model_and_random_state_alone(
@@ -183,13 +181,13 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
     circuit = discover(model, behaviour, CRITERION, progress=interrupt, ablation="zero")
     _, kept = kept_by(circuit, model)
     problem = Problem(model, behaviour.splits["discovery"], CRITERION)
-    assert not circuit.certificate["complete"]
-    assert len(circuit.certificate["removals"]) < int(kept.sum())
+    assert not circuit.certificate.complete
+    assert len(circuit.certificate.removals) < int(kept.sum())
     assert holds(CRITERION, measure(problem.naive_logits(kept, problem.discovery), problem.discovery))
-    assert circuit.evidence["held_out"]["n"] == 40
+    assert circuit.evidence.held_out.n == 40
     json.dumps(circuit.as_json())
     units = problem.units(kept)
-    for name, values in circuit.certificate["removals"]:
+    for name, values in circuit.certificate.removals:
         trial = kept.clone()
         trial[units[name]] = False
         value = measure(problem.naive_logits(trial, problem.discovery), problem.discovery)["accuracy"]
@@ -198,11 +196,11 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
 
 def test_a_deadline_gives_a_documented_circuit_that_is_not_certified(model: Transformer, behaviour: Behaviour) -> None:
     circuit = discover(model, behaviour, CRITERION, max_seconds=1e-9, ablation="zero")
-    assert not circuit.certificate["complete"]
+    assert not circuit.certificate.complete
     _, kept = kept_by(circuit, model)
     problem = Problem(model, behaviour.splits["discovery"], CRITERION)
     assert problem.works(kept)
-    assert discover(model, behaviour, CRITERION, max_seconds=600.0, ablation="zero").certificate["complete"]
+    assert discover(model, behaviour, CRITERION, max_seconds=600.0, ablation="zero").certificate.complete
 
 
 # -- the evidence ------------------------------------------------------------------------------------------------------
@@ -223,30 +221,30 @@ def test_every_number_of_the_evidence_is_what_its_name_says(model: Transformer) 
         return measure(naive(chosen, examples), examples)["task_loss"]
 
     everything = torch.ones_like(kept)
-    assert evidence["full_model"]["task_loss"] == pytest.approx(loss(everything), abs=1e-6)
-    assert evidence["held_out"]["task_loss"] == pytest.approx(loss(kept), abs=1e-6)
-    assert evidence["complement"]["task_loss"] == pytest.approx(loss(~kept), abs=1e-6)
-    assert evidence["out_of_distribution"]["task_loss"] == pytest.approx(loss(kept, shifted), abs=1e-6)
-    assert evidence["out_of_distribution"]["n"] == 20
+    assert evidence.full_model.task_loss == pytest.approx(loss(everything), abs=1e-6)
+    assert evidence.held_out.task_loss == pytest.approx(loss(kept), abs=1e-6)
+    assert evidence.complement.task_loss == pytest.approx(loss(~kept), abs=1e-6)
+    assert evidence.out_of_distribution.task_loss == pytest.approx(loss(kept, shifted), abs=1e-6)
+    assert evidence.out_of_distribution.n == 20
     for split in ("discovery", "selection"):
         expected = loss(kept, behaviour.splits[split])
-        assert evidence["sufficiency"][split]["task_loss"] == pytest.approx(expected, abs=1e-6)
+        assert evidence.sufficiency[split].task_loss == pytest.approx(expected, abs=1e-6)
     share = (loss(kept) - loss(everything)) / (loss(everything & False) - loss(everything))
-    assert evidence["unexplained"] == pytest.approx(share, abs=1e-5)
-    strata = evidence["held_out"]["strata"]
-    assert {name: row["n"] for name, row in strata.items()} == {"plain": 27, "hard": 13}
+    assert evidence.unexplained == pytest.approx(share, abs=1e-5)
+    strata = evidence.held_out.strata
+    assert {name: row.n for name, row in strata.items()} == {"plain": 27, "hard": 13}
     for name, row in strata.items():
         chosen = report.select(report.stratum == ["plain", "hard"].index(name))
         right = (naive(kept, chosen).argmax(-1) == chosen.answer).float().mean()
-        assert row["accuracy"] == pytest.approx(float(right), abs=1e-6)
-        assert row["accuracy_interval"] == pytest.approx(wilson(float(right) * row["n"], row["n"]), abs=1e-5)
+        assert row.accuracy == pytest.approx(float(right), abs=1e-6)
+        assert row.accuracy_interval == pytest.approx(wilson(float(right) * row.n, row.n), abs=1e-5)
     needed = 0
     weights = [i for i in kept.nonzero()[:, 0].tolist() if not edges.is_bias[i]]
     for index in weights:
         trial = kept.clone()
         trial[index] = False
         needed += measure(naive(trial, report), report)["accuracy"] < 0.75
-    assert evidence["necessity"] == {"split": "report", "still_necessary": needed, "edges": len(weights), "n": 40}
+    assert evidence.necessity == Necessity(split="report", still_necessary=needed, edges=len(weights), n=40)
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
@@ -284,15 +282,15 @@ def test_the_default_is_mean_ablation_with_a_loss_and_a_divergence(model: Transf
 def test_nulls_say_what_the_criterion_says_where_there_is_nothing_to_find(
     model: Transformer, behaviour: Behaviour
 ) -> None:
-    nulls = discover(model, behaviour, CRITERION, ablation="zero").evidence["nulls"]
-    assert nulls["shuffled_answers"]["n"] == nulls["untrained_model"]["n"] == 40
-    assert not nulls["shuffled_answers"]["meets_criterion"]
-    assert not nulls["untrained_model"]["meets_criterion"]
-    assert nulls["random_circuits"]["draws"] == 20
-    assert nulls["random_circuits"]["task_loss_best"] <= nulls["random_circuits"]["task_loss_median"]
-    orders = nulls["random_orders"]
-    assert sorted(orders["edges_needed"])[1] == orders["median"]
-    assert all(0 <= n <= len(Edges.of(model)) for n in orders["edges_needed"])
+    nulls = discover(model, behaviour, CRITERION, ablation="zero").evidence.nulls
+    assert nulls.shuffled_answers.n == nulls.untrained_model.n == 40
+    assert not nulls.shuffled_answers.meets_criterion
+    assert not nulls.untrained_model.meets_criterion
+    assert nulls.random_circuits.draws == 20
+    assert nulls.random_circuits.task_loss_best <= nulls.random_circuits.task_loss_median
+    orders = nulls.random_orders
+    assert sorted(orders.edges_needed)[1] == orders.median
+    assert all(0 <= n <= len(Edges.of(model)) for n in orders.edges_needed)
 
 
 def test_a_random_circuit_has_as_many_edges_of_each_matrix_and_follows_its_seed(model: Transformer) -> None:
@@ -326,9 +324,9 @@ def test_nothing_is_unexplained_where_there_is_nothing_to_explain() -> None:
     examples = some_examples()._replace(answer=torch.zeros(16, dtype=torch.long))
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), examples), list("abcde"))
     circuit = discover(model, behaviour, [Bound("task_loss", at_most=2.0)], ablation="zero")
-    assert circuit.size == {"nodes": 0, "edges": 0, "free": 0}
-    assert circuit.certificate["complete"]
-    assert circuit.evidence["unexplained"] == 0.0
+    assert circuit.size == Size(nodes=0, edges=0, free=0)
+    assert circuit.certificate.complete
+    assert circuit.evidence.unexplained == 0.0
     json.dumps(circuit.as_json(), allow_nan=False)
 
 
@@ -338,7 +336,8 @@ def test_scores_of_strata_add_up(model: Transformer) -> None:
         logits = model(examples.tokens, examples.length - 1)
     whole, parts = score(logits, examples, logits), by_stratum(logits, examples, logits, ["a", "b"])
     for metric in ("task_loss", "answer_loss", "accuracy"):
-        assert whole[metric] == pytest.approx(sum(p[metric] * p["n"] for p in parts.values()) / 30, abs=1e-5)
+        mean = sum(part.metrics[metric] * part.n for part in parts.values()) / 30
+        assert whole.metrics[metric] == pytest.approx(mean, abs=1e-5)
 
 
 def test_matched_circuits_hold_other_edges_of_like_magnitude_as_many_in_each_matrix(model: Transformer) -> None:

@@ -294,7 +294,8 @@ def test_the_table_fits_80_columns_and_tells_the_circuit(path, capsys):
 def test_the_first_line_says_whether_the_size_is_controlled(path, capsys):
     _, out, _ = run(capsys, "show", str(path), "--no-picture")
     assert "not controlled" in out.splitlines()[0]
-    row = {"bounds": [{"metric": "task_loss", "at_most": 0.1}], "task_loss": 0.09, "complete": True, "places": []}
+    bounds = [{"metric": "task_loss", "at_most": 0.1}]
+    row = {"bounds": bounds, "task_loss": 0.09, "complete": True, "places": [], "split": "discovery", "n": 100}
     none = {**row, "edges": None, "task_loss": 0.7}
     searched = {"nonsense_target": {**row, "edges": 12}, "untrained_model": none}
     edit(path, lambda content: content["evidence"]["nulls"].update(searched=searched))
@@ -351,7 +352,7 @@ def test_a_long_table_fits_80_columns_too(path, capsys):
         content["task"]["class_path"] = "somebody.s.very_long_package_name.tasks." + "T" * 90
         content["evidence"]["held_out"]["strata"]["s" * 90] = content["evidence"]["full_model"]
         content["evidence"]["out_of_distribution"] = content["evidence"]["full_model"]
-        content["ablation"].update(kind="mean", distribution="discovery")
+        content["ablation"].update(kind="mean", distribution="discovery", per="all")
         content["criterion"][0]["value"] = 12345.678
 
     edit(path, stretch)

@@ -34,7 +34,7 @@ def test_a_plain_state_dict_and_a_file_of_examples_are_searched_from_python(
     Path("examples.jsonl").write_text("\n".join(map(json.dumps, rows.values())), encoding="utf-8")
     names: dict[str, Any] = {}
     exec(code_with("FileTask"), names)
-    assert names["circuit"].certificate["complete"]
+    assert names["circuit"].certificate.complete
     assert verify("circuit.json")["holds"]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from sparselit.circuits.claims import Evidence
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.search import GroupTesting
 from sparselit.circuits.search.problem import Problem
@@ -18,7 +17,7 @@ from .suite import CASES, NOT_MONOTONE, UNIQUE
 TINY = ("conjunction", "exclusive or")
 
 
-def evidence_of(case: Case) -> dict[str, Any]:
+def evidence_of(case: Case) -> Evidence:
     problem = Problem(case.model, case.domain, case.criterion)
     found = GroupTesting().run(problem)
     words = [str(token) for token in range(case.model.unembed.out_features)]
@@ -30,18 +29,18 @@ def evidence_of(case: Case) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [name for name in UNIQUE if name not in TINY])
 def test_an_honest_circuit_raises_no_flag(name: str) -> None:
-    assert evidence_of(CASES[name]())["flags"] == []
+    assert evidence_of(CASES[name]()).flags == ()
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_an_honest_circuit_of_a_tiny_model_may_be_found_by_chance_and_raises_no_other_flag(name: str) -> None:
-    assert set(evidence_of(CASES[name]())["flags"]) <= {"random_circuits"}
+    assert set(evidence_of(CASES[name]()).flags) <= {"random_circuits"}
 
 
 @pytest.mark.parametrize("name", NOT_MONOTONE)
 def test_a_circuit_that_leaves_out_parts_that_cancel_is_flagged(name: str) -> None:
     """All weights outside are harmless together, which is all that the criterion sees; half of them are not."""
     evidence = evidence_of(CASES[name]())
-    assert evidence["held_out"]["accuracy"] == 1.0
-    assert "random_halves" in evidence["flags"]
-    assert evidence["faithfulness"]["random_halves"]["accuracy_worst"] < 1.0
+    assert evidence.held_out.accuracy == 1.0
+    assert "random_halves" in evidence.flags
+    assert evidence.faithfulness.random_halves.worst_accuracy < 1.0

@@ -122,12 +122,12 @@ def test_discovery_documents_exactly_it(unique: tuple[Truth, Tensor]) -> None:
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), truth.case.domain), words)
     circuit = discover(truth.case.model, behaviour, truth.case.criterion, "zero")
     assert set(circuit.places) == truth.places(ness)
-    assert circuit.certificate["complete"]
-    assert circuit.evidence["necessity"]["still_necessary"] == circuit.size["edges"]
-    assert circuit.evidence["held_out"]["accuracy"] == 1.0
-    assert circuit.evidence["nulls"]["random_circuits"]["meet_criterion"] < 5  # of 20; some luck in models this small
+    assert circuit.certificate.complete
+    assert circuit.evidence.necessity.still_necessary == circuit.size.edges
+    assert circuit.evidence.held_out.accuracy == 1.0
+    assert circuit.evidence.nulls.random_circuits.meet_criterion < 5  # of 20; some luck in models this small
     # These models have neither gains nor sinks, so the free parameters are the biases.
-    assert circuit.size["free"] == len(circuit.biases)
+    assert circuit.size.free == len(circuit.biases)
 
 
 @pytest.mark.parametrize("order", ORDERS[:5])

@@ -7,16 +7,17 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.circuit import Circuit, ModelRecord, Size, TaskRecord
 from sparselit.report.picture import LABELLED, NEGATIVE, POSITIVE, draw
 from sparselit.report.terminal import ends
+from tests.circuits.records import CONFIG, some_circuit
 
-CONFIG = {"vocab_size": 8, "max_length": 6, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_head": None, "d_mlp": 16}
 VOCABULARY = ["a", "'", '"', " ", "\n", "$", "\\", "字"]
 #: A head that attends by a query and a key, a neuron, and a table straight to the logits.
 EDGES: list[list[Any]] = [
@@ -36,22 +37,15 @@ EDGES: list[list[Any]] = [
 
 
 def circuit(edges: list[list[Any]], **config: Any) -> Circuit:
-    made = Circuit(
-        model={"weights": "w.safetensors", "config": {**CONFIG, **config}},
-        task={"class_path": "sparselit.tasks.Quotes", "vocabulary": VOCABULARY},
-        criterion=[{"metric": "task_loss", "at_most": 0.15, "value": 0.08}],
-        ablation={"kind": "zero", "distribution": None, "norm": "live"},
-        nodes={},
-        edges=edges,
-        biases=[["layers.0.attn.q.bias", 6, 0.5]],
-        size={"nodes": 0, "edges": len(edges), "free": 3},
-        evidence={"held_out": {"accuracy": 0.999, "accuracy_interval": [0.998, 0.9995], "n": 10_000}},
-    )
+    task = TaskRecord(class_path="sparselit.tasks.Quotes", init_args={}, vocabulary=tuple(VOCABULARY), strata=("all",))
+    model = ModelRecord(weights="w.safetensors", hash="", config={**CONFIG, **config})
+    made = some_circuit(edges, model=model, task=task)
+    nodes: dict[str, set[int]] = {}
     for pair in ends(made):
         for site, channel in pair:
-            made.nodes[site] = sorted({*made.nodes.get(site, []), channel})
-    made.size["nodes"] = sum(map(len, made.nodes.values()))
-    return made
+            nodes.setdefault(site, set()).add(channel)
+    size = Size(nodes=sum(map(len, nodes.values())), edges=len(edges), free=3)
+    return replace(made, nodes={site: tuple(sorted(channels)) for site, channels in nodes.items()}, size=size)
 
 
 def many_edges(count: int) -> list[list[Any]]:
@@ -120,8 +114,9 @@ def test_boxes_of_one_row_do_not_overlap_and_stay_inside():
 
 def test_a_node_without_edges_stands_beside_the_others():
     linked = [edge for edge in EDGES if edge[0] != "bigram.weight"]
-    with_one_more = circuit(linked)
-    with_one_more.nodes["logits"] = sorted([*with_one_more.nodes["logits"], 1])  # it has a bias only
+    one = circuit(linked)
+    nodes = {**one.nodes, "logits": tuple(sorted([*one.nodes["logits"], 1]))}  # it has a bias only
+    with_one_more = replace(one, nodes=nodes)
     assert draw(with_one_more).get_figwidth() < draw(circuit(linked)).get_figwidth() + 1
 
 

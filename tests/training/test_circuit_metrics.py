@@ -6,13 +6,14 @@ import pytest
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.training.circuit_metrics import combined, overlap
+from tests.circuits.records import some_circuit
 
 ONE = {"found": 1.0, "edges": 4.0, "nodes": 9.0, "loss": 0.1, "accuracy": 1.0, "null_edges": 10.0}
 OTHER = {"found": 0.0, "edges": 25.0, "nodes": 1.0, "loss": 0.3, "accuracy": 0.5, "null_edges": 1000.0}
 
 
 def circuit(*edges: tuple[str, int, int]) -> Circuit:
-    return Circuit({}, {}, [], {}, {}, [[*edge, 0.5] for edge in edges], [], {})
+    return some_circuit([[*edge, 0.5] for edge in edges])
 
 
 def test_a_single_task_keeps_its_figures() -> None:

@@ -23,6 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from sparselit.circuits import Behaviour, Bound, Circuit, NoCircuitError, verify
+from sparselit.circuits.circuit import Size
+from sparselit.circuits.claims import Complement, HeldOut, Orders, extended
 from sparselit.circuits.search import GroupTesting, Progress
 from sparselit.data.examples import Examples
 from sparselit.data.task import Example, Task
@@ -30,6 +32,7 @@ from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.modules import SparseTransformer
 from sparselit.training.discovery import Begin, Discovery
+from tests.circuits.records import some_circuit, some_evidence, some_nulls, some_score
 
 NAMES = {
     f"circuit/{name}"
@@ -71,13 +74,14 @@ class Scripted(Discovery):
         size = next(self.sizes)
         if size is None:
             raise NoCircuitError("the script says so")
-        score = {"task_loss": 0.125, "accuracy": 0.5, "n": 9, "split": "report"}
-        nulls = {"random_orders": {"median": 77}}
-        return Circuit(
-            model={}, task={}, criterion=[], ablation={"kind": "zero"}, nodes={}, edges=[], biases=[],
-            size={"edges": size, "nodes": 2 * size, "free": 0}, certificate={"complete": True},
-            evidence={"held_out": score, "complement": {"task_loss": 2.0}, "nulls": nulls, "unexplained": 0.25},
-        )  # fmt: skip
+        score = some_score(task_loss=0.125, accuracy=0.5, n=9)
+        evidence = some_evidence(
+            held_out=extended(HeldOut, score, split="report", strata={}),
+            complement=extended(Complement, some_score(task_loss=2.0), split="report"),
+            nulls=some_nulls(random_orders=Orders(edges_needed=(77,), median=77, n=9)),
+            unexplained=0.25,
+        )
+        return some_circuit(size=Size(edges=size, nodes=2 * size, free=0), biases=(), evidence=evidence)
 
 
 def real(**settings: Any) -> CircuitDiscovery:
@@ -280,7 +284,7 @@ def test_the_circuit_on_disk_is_true(tmp_path: Path) -> None:
     verdict = verify(path)
     assert verdict["holds"]
     assert verdict["minimal"]
-    assert verdict["edges"] == circuit.size["edges"] > 0
+    assert verdict["edges"] == circuit.size.edges > 0
 
 
 # -- Ctrl-C and refusals ---------------------------------------------------------------------------------------------
@@ -301,7 +305,7 @@ def test_ctrl_c_ends_the_search_with_what_it_has_and_then_the_run(tmp_path: Path
         train(tmp_path, sparse(), discovery, steps=80)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert files(tmp_path) == ["step=40.json"]
-    assert not Circuit.load(tmp_path / "circuits/step=40.json").certificate["complete"]
+    assert not Circuit.load(tmp_path / "circuits/step=40.json").certificate.complete
 
 
 def test_a_module_without_a_transformer_and_data_without_a_task_are_refused(tmp_path: Path) -> None:

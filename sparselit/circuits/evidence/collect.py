@@ -7,11 +7,12 @@ naive one. Numbers carry their split and n; shares carry a 95 % interval.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from sparselit.circuits.claims import Complement, Evidence, HeldOut, Necessity, Score, SearchedNull, extended
 from sparselit.circuits.criterion import Criterion, measure
 from sparselit.circuits.evidence.dark_matter import dark_matter
 from sparselit.circuits.evidence.faithfulness import EXAMPLES, Subject, faithfulness
@@ -33,9 +34,9 @@ def collect(
     criterion: Criterion,
     logits_of: LogitsOf,
     replacement: Replacement,
-    searched: Mapping[str, Any] | None = None,
+    searched: Mapping[str, SearchedNull] | None = None,
     works: Callable[[Tensor], bool] | None = None,
-) -> dict[str, Any]:
+) -> Evidence:
     """All evidence for the circuit ``kept`` under the stated criterion.
 
     Args:
@@ -61,35 +62,33 @@ def collect(
     strata = by_stratum(of_circuit, report, of_model, list(behaviour.strata))
     shifted = behaviour.splits.get("out_of_distribution")
 
-    def scored(examples: Examples) -> dict[str, Any]:
+    def scored(examples: Examples) -> Score:
         return score(logits_of(kept, examples), examples, logits_of(everything, examples))
 
     def sufficient(trial: Tensor) -> bool:
         return meets(trial, report, of_model, criterion, logits_of)
 
     subject = Subject(model, edges, replacement, kept, report.select(slice(0, EXAMPLES)))
-    evidence = {
-        "full_model": score(of_model, report, of_model),
-        "sufficiency": {split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
-        "held_out": {"split": "report", **score(of_circuit, report, of_model), "strata": strata},
-        "out_of_distribution": None if shifted is None else scored(shifted),
-        "necessity": necessity(edges, kept, len(report.answer), works or sufficient),
-        "complement": {"split": "report", **score(logits_of(~kept, report), report, of_model)},
-        "faithfulness": faithfulness(subject, criterion),
-        "nulls": {
-            **nulls(model, edges, kept, behaviour, of_model, criterion, logits_of),
-            "searched": None if searched is None else dict(searched),
-        },
-        "unexplained": round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
-        "dark_matter": dark_matter(subject),
-    }
-    return {**evidence, "flags": flags(evidence, criterion, int((kept & ~edges.is_bias).sum()))}
+    evidence = Evidence(
+        full_model=score(of_model, report, of_model),
+        sufficiency={split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
+        held_out=extended(HeldOut, score(of_circuit, report, of_model), split="report", strata=strata),
+        out_of_distribution=None if shifted is None else scored(shifted),
+        necessity=necessity(edges, kept, len(report.answer), works or sufficient),
+        complement=extended(Complement, score(logits_of(~kept, report), report, of_model), split="report"),
+        faithfulness=faithfulness(subject, criterion),
+        nulls=replace(nulls(model, edges, kept, behaviour, of_model, criterion, logits_of), searched=searched),
+        unexplained=round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
+        dark_matter=dark_matter(subject),
+        flags=(),
+    )
+    return replace(evidence, flags=flags(evidence, criterion, int((kept & ~edges.is_bias).sum())))
 
 
 _USED = ("discovery", "selection")
 
 
-def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool]) -> dict[str, Any]:
+def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool]) -> Necessity:
     """In how many cases the removal of one edge still breaks the stated criterion on the report split of ``n``."""
     needed = 0
     weights = (kept & ~edges.is_bias).nonzero()[:, 0].tolist()
@@ -97,4 +96,4 @@ def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool
         trial = kept.clone()
         trial[index] = False
         needed += not works(trial)
-    return {"split": "report", "still_necessary": needed, "edges": len(weights), "n": n}
+    return Necessity(split="report", still_necessary=needed, edges=len(weights), n=n)

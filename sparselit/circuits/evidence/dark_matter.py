@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.circuit import Edge
+from sparselit.circuits.claims import DarkMatter
 from sparselit.circuits.evidence.faithfulness import EXAMPLES, Subject, fraction_unexplained
 from sparselit.circuits.evidence.scores import DIGITS
 from sparselit.circuits.run.ablation import Ablation, prepare, real_positions, real_rows
@@ -17,9 +18,10 @@ from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges
+from sparselit.runs.json_record import write
 
 
-def dark_matter(subject: Subject) -> dict[str, Any]:
+def dark_matter(subject: Subject) -> DarkMatter:
     """The unexplained shares of a circuit on some examples: 0 is a perfect circuit, 1 an empty one (or a mean).
 
     Returns:
@@ -35,14 +37,14 @@ def dark_matter(subject: Subject) -> dict[str, Any]:
     sites = [site for site in subject.model.sites if site == "embed" or site.endswith(".residual")]
     real = real_positions(subject.examples)
     mine, theirs = (subject.recorded(edges, sites) for edges in (subject.kept, subject.everything))
-    return {
-        "task_loss": _share(circuit["task_loss"] - full["task_loss"], empty["task_loss"] - full["task_loss"]),
-        "kl": _share(circuit["kl"], empty["kl"]),
-        "residual": {
+    return DarkMatter(
+        task_loss=_share(circuit["task_loss"] - full["task_loss"], empty["task_loss"] - full["task_loss"]),
+        kl=_share(circuit["kl"], empty["kl"]),
+        residual={
             site: fraction_unexplained(*(real_rows(x[site], real).double() for x in (mine, theirs))) for site in sites
         },
-        "n": len(subject.examples.answer),
-    }
+        n=len(subject.examples.answer),
+    )
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -93,8 +95,8 @@ def of_union(model: Transformer, known: Mapping[str, Known]) -> dict[str, dict[s
         alone = Subject(model, edges, prepare(model, ablation, circuit.splits), sets[name], examples)
         found[name] = {
             "edges": _weights(edges, sets[name]),
-            "alone": dark_matter(alone),
-            "together": dark_matter(replace(alone, kept=union)),
+            "alone": write(dark_matter(alone)),
+            "together": write(dark_matter(replace(alone, kept=union))),
         }
     found[""] = {"edges": _weights(edges, union), "of": _weights(edges, torch.ones_like(union))}
     return found

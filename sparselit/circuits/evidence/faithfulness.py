@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparselit.circuits.circuit import nodes_of
+from sparselit.circuits.claims import (
+    Attended,
+    Exchange,
+    Faithfulness,
+    Interchange,
+    OtherNorm,
+    Relaxation,
+    SiteScore,
+    Unexplained,
+    Worst,
+    extended,
+)
 from sparselit.circuits.criterion import Criterion, measure
 from sparselit.circuits.evidence.scores import DIGITS, rounded, score, worst_of
 from sparselit.circuits.run.ablation import Replacement, real_positions, real_rows
@@ -103,26 +114,26 @@ class Subject:
         return {site: nodes[site] for site in self.model.sites if site in nodes and site != "logits"}
 
 
-def faithfulness(subject: Subject, criterion: Criterion) -> dict[str, Any]:
+def faithfulness(subject: Subject, criterion: Criterion) -> Faithfulness:
     """Every comparison of this module.
 
     Args:
         subject: the circuit, on some report examples.
         criterion: the stated bounds.
     """
-    return {
-        "split": "report",
-        "n": len(subject.examples.answer),
-        "activations": activations(subject),
-        "attention": attention(subject),
-        "interchange": interchange(subject, criterion),
-        "random_halves": random_halves(subject, criterion),
-        "relaxation": relaxation(subject, criterion),
-        "other_norm": other_norm(subject),
-    }
+    return Faithfulness(
+        split="report",
+        n=len(subject.examples.answer),
+        activations=activations(subject),
+        attention=attention(subject),
+        interchange=interchange(subject, criterion),
+        random_halves=random_halves(subject, criterion),
+        relaxation=relaxation(subject, criterion),
+        other_norm=other_norm(subject),
+    )
 
 
-def activations(subject: Subject) -> dict[str, Any]:
+def activations(subject: Subject) -> dict[str, Unexplained]:
     """How far the circuit's own nodes carry in the circuit what they carry in the full model.
 
     Returns:
@@ -136,7 +147,7 @@ def activations(subject: Subject) -> dict[str, Any]:
     found = {}
     for site, channels in subject.nodes.items():
         one, other = (real_rows(records[site], real)[:, channels].double() for records in (mine, theirs))
-        found[site] = {"unexplained": fraction_unexplained(one, other), "rescaled": _rescaled(one, other)}
+        found[site] = Unexplained(unexplained=fraction_unexplained(one, other), rescaled=_rescaled(one, other))
     return found
 
 
@@ -168,7 +179,7 @@ def _varies(x: Tensor) -> bool:
     return bool(_centred(x).square().mean() > _TINY)
 
 
-def attention(subject: Subject) -> dict[str, Any]:
+def attention(subject: Subject) -> dict[str, Attended]:
     """Total variation between a head's attention in the circuit and in the full model, for each head with a value.
 
     Returns:
@@ -195,11 +206,13 @@ def attention(subject: Subject) -> dict[str, Any]:
             some = real if elsewhere.shape[1] == real.shape[1] else torch.ones_like(elsewhere, dtype=torch.bool)
             each = (elsewhere * some).sum(1) / some.sum(1)
             mean, worst = float((elsewhere * some).sum() / some.sum()), float(each.max())
-            found[f"{block}[{head}]"] = rounded({"total_variation": mean, "total_variation_max": worst})
+            found[f"{block}[{head}]"] = Attended(
+                total_variation=round(mean, DIGITS), total_variation_max=round(worst, DIGITS)
+            )
     return found
 
 
-def interchange(subject: Subject, criterion: Criterion) -> dict[str, Any]:
+def interchange(subject: Subject, criterion: Criterion) -> Interchange:
     """The circuit's nodes of one site exchanged between the two runs, in both directions.
 
     An interchange intervention (Geiger et al. 2021, §3) between the circuit and the full model on the same prompt
@@ -207,27 +220,29 @@ def interchange(subject: Subject, criterion: Criterion) -> dict[str, Any]:
 
     Returns:
         ``into_full``: the full model with the circuit's values; ``into_circuit``: the circuit with the full model's.
-        Each: ``sites``, by site task loss, accuracy and divergence; ``runs``, ``meet_criterion`` and the worst values.
     """
-    sites = list(subject.nodes)
-    runs = {"into_full": (subject.everything, subject.kept), "into_circuit": (subject.kept, subject.everything)}
-    found = {}
-    for direction, (host, guest) in runs.items():
-        taken = subject.recorded(guest, sites)
-        values = {
-            site: subject.measured(subject.patched(host, {site: exchanged(taken[site], subject.nodes[site])}))
-            for site in sites
-        }
-        values = values or {"": subject.measured(subject.logits(host))}  # an empty circuit has nothing to exchange
-        shown = {
-            site: rounded({name: each[name] for name in ("task_loss", "accuracy", "kl")})
-            for site, each in values.items()
-        }
-        found[direction] = {"sites": shown, **worst_of(list(values.values()), criterion)}
-    return found
+    return Interchange(
+        into_full=_exchange(subject, subject.everything, subject.kept, criterion),
+        into_circuit=_exchange(subject, subject.kept, subject.everything, criterion),
+    )
 
 
-def random_halves(subject: Subject, criterion: Criterion) -> dict[str, Any]:
+def _exchange(subject: Subject, host: Tensor, guest: Tensor, criterion: Criterion) -> Exchange:
+    """The run of ``host`` (edge,) with the circuit's nodes of one site at a time as in the run of ``guest``."""
+    taken = subject.recorded(guest, list(subject.nodes))
+    values = {
+        site: subject.measured(subject.patched(host, {site: exchanged(taken[site], channels)}))
+        for site, channels in subject.nodes.items()
+    }
+    values = values or {"": subject.measured(subject.logits(host))}  # an empty circuit has nothing to exchange
+    sites = {
+        site: SiteScore(**rounded({name: each[name] for name in ("task_loss", "accuracy", "kl")}))
+        for site, each in values.items()
+    }
+    return extended(Exchange, worst_of(list(values.values()), criterion), sites=sites)
+
+
+def random_halves(subject: Subject, criterion: Criterion) -> Worst:
     """The circuit with random halves of all other edges ablated and the other halves in place.
 
     Parts that cancel out are missed by ablating everything at once; a half that holds one and not the other shows them.
@@ -239,7 +254,7 @@ def random_halves(subject: Subject, criterion: Criterion) -> dict[str, Any]:
     return worst_of(values, criterion)
 
 
-def relaxation(subject: Subject, criterion: Criterion) -> dict[str, Any]:
+def relaxation(subject: Subject, criterion: Criterion) -> Relaxation:
     """The way from the circuit to the full model: all other edges opened together, a tenth at a time.
 
     Returns:
@@ -249,11 +264,11 @@ def relaxation(subject: Subject, criterion: Criterion) -> dict[str, Any]:
     for step in range(STEPS + 1):
         shares = torch.where(subject.kept, 1.0, step / STEPS)
         values.append(subject.measured(subject.logits(shares)))
-    path = {name: [round(each[name], DIGITS) for each in values] for name in ("task_loss", "accuracy")}
-    return {**path, **worst_of(values, criterion)}
+    loss, right = (tuple(round(each[name], DIGITS) for each in values) for name in ("task_loss", "accuracy"))
+    return extended(Relaxation, worst_of(values, criterion), task_loss=loss, accuracy=right)
 
 
-def other_norm(subject: Subject) -> dict[str, Any] | None:
+def other_norm(subject: Subject) -> OtherNorm | None:
     """The score with norms frozen at the full model's scale, or live where the circuit's own ablation freezes them.
 
     None where the model has no norms.
@@ -263,4 +278,4 @@ def other_norm(subject: Subject) -> dict[str, Any] | None:
     ablation = subject.replacement.ablation
     other = replace(ablation, norm="live" if ablation.norm == "frozen" else "frozen")
     again = replace(subject, replacement=replace(subject.replacement, ablation=other))
-    return {"norm": other.norm, **score(again.logits(subject.kept), subject.examples, subject.full)}
+    return extended(OtherNorm, score(again.logits(subject.kept), subject.examples, subject.full), norm=other.norm)

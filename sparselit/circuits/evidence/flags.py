@@ -8,8 +8,8 @@ numbers are halves: beyond them a node, or a head, is more unlike itself in the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from sparselit.circuits.claims import Evidence
 from sparselit.circuits.criterion import Criterion, holds
 
 #: Share of a node's variance, or of a head's attention, that may be different in the circuit.
@@ -37,7 +37,7 @@ FLAGS: Mapping[str, str] = {
 }
 
 
-def flags(evidence: Mapping[str, Any], criterion: Criterion, edges: int) -> list[str]:
+def flags(evidence: Evidence, criterion: Criterion, edges: int) -> tuple[str, ...]:
     """The names of the flags that the evidence raises, in the order of :data:`FLAGS`.
 
     Args:
@@ -45,25 +45,30 @@ def flags(evidence: Mapping[str, Any], criterion: Criterion, edges: int) -> list
         criterion: the stated bounds.
         edges: weights of the circuit.
     """
-    found: dict[str, bool] = {
-        "full_model": not holds(criterion, evidence["full_model"]),
-        "report": not holds(criterion, evidence["held_out"]),
+    inside, nulls = evidence.faithfulness, evidence.nulls
+    found = {
+        "full_model": not holds(criterion, evidence.full_model.metrics),
+        "report": not holds(criterion, evidence.held_out.metrics),
+        "random_circuits": nulls.random_circuits.meet_criterion > 0,
+        "magnitude_matched": nulls.magnitude_matched is not None and nulls.magnitude_matched.meet_criterion > 0,
+        "shuffled_answers": nulls.shuffled_answers.meets_criterion,
+        "untrained_model": nulls.untrained_model.meets_criterion,
+        "searched_nulls": any(
+            null.edges is not None and null.edges < TIMES * edges
+            for name, null in (nulls.searched or {}).items()
+            if name != "constant_target"  # which a bias or two give in any model, and which nobody takes for a finding
+        ),
     }
-    inside = evidence["faithfulness"]
-    found["activations"] = any((row["rescaled"] or 0.0) > HALF for row in inside["activations"].values())
-    found["attention"] = any(row["total_variation"] > HALF for row in inside["attention"].values())
-    exchanges = {f"interchange_{way}": row for way, row in inside["interchange"].items()}
-    for name, row in {**exchanges, **{key: inside[key] for key in ("random_halves", "relaxation")}}.items():
-        found[name] = row["meet_criterion"] < row["runs"]
-    found["other_norm"] = inside["other_norm"] is not None and not holds(criterion, inside["other_norm"])
-    nulls = evidence["nulls"]
-    for name in ("random_circuits", "magnitude_matched"):
-        found[name] = name in nulls and nulls[name]["meet_criterion"] > 0
-    for name in ("shuffled_answers", "untrained_model"):
-        found[name] = nulls[name]["meets_criterion"]
-    found["searched_nulls"] = any(
-        row["edges"] is not None and row["edges"] < TIMES * edges
-        for name, row in (nulls.get("searched") or {}).items()
-        if name != "constant_target"  # which a bias or two give in any model, and which nobody takes for a finding
-    )
-    return [name for name in FLAGS if found[name]]
+    if inside is not None:
+        compared = {
+            "interchange_into_full": inside.interchange.into_full,
+            "interchange_into_circuit": inside.interchange.into_circuit,
+            "random_halves": inside.random_halves,
+            "relaxation": inside.relaxation,
+        }
+        other = inside.other_norm
+        found |= {name: row.meet_criterion < row.runs for name, row in compared.items()}
+        found["activations"] = any((row.rescaled or 0.0) > HALF for row in inside.activations.values())
+        found["attention"] = any(row.total_variation > HALF for row in inside.attention.values())
+        found["other_norm"] = other is not None and not holds(criterion, other.metrics)
+    return tuple(name for name in FLAGS if found.get(name))

@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparselit.circuits.claims import Place, SearchedNull
 from sparselit.circuits.criterion import RELATIVE, Bound, Criterion, holds, is_relative, margin, measure
 from sparselit.circuits.evidence.nulls import untrained_model
 from sparselit.circuits.evidence.scores import DIGITS, rounded
@@ -155,7 +157,7 @@ def searched_nulls(
     search: Search,
     progress: Progress | None = None,
     seconds: float = SECONDS,
-) -> dict[str, Any]:
+) -> dict[str, SearchedNull]:
     """How many edges the same search needs for each null until loss and divergence hold, on the discovery split.
 
     Args:
@@ -167,9 +169,7 @@ def searched_nulls(
         seconds: longest that each may take.
 
     Returns:
-        By null: ``bounds``; ``edges``, the number needed (null: none found); ``places``, which, with biases, as
-        (parameter, row, column); ``complete``, whether no single one can go; the metrics ``bounds`` name that were
-        reached; ``n``. A null that does not apply is left out.
+        By null what was found. A null that does not apply is left out.
     """
     bounds = null_bounds(problem.criterion, problem.values(kept)["task_loss"])
     found = {}
@@ -184,7 +184,7 @@ def searched_nulls(
     return found
 
 
-def _searched(problem: Problem, search: Search, progress: Progress | None, deadline: float) -> dict[str, Any]:
+def _searched(problem: Problem, search: Search, progress: Progress | None, deadline: float) -> SearchedNull:
     start, values = working_set(problem, deadline)
     if start is None:
         return _row(problem, None, values)
@@ -192,19 +192,19 @@ def _searched(problem: Problem, search: Search, progress: Progress | None, deadl
     return _row(problem, result, problem.values(result.kept))
 
 
-def _row(problem: Problem, found: Found | None, values: Mapping[str, float]) -> dict[str, Any]:
+def _row(problem: Problem, found: Found | None, values: Mapping[str, float]) -> SearchedNull:
     kept = None if found is None else found.kept
     weights = None if kept is None else int((kept & ~problem.edges.is_bias).sum())
-    places = [] if kept is None else [list(problem.edges.describe(i)) for i in kept.nonzero()[:, 0].tolist()]
-    return {
-        "bounds": _plain(problem.criterion),
-        "edges": weights,
-        "complete": found is not None and found.complete,
-        **rounded({bound.metric: values[bound.metric] for bound in problem.criterion}),
-        "split": "discovery",
-        "n": len(problem.discovery.answer),
-        "places": places,
-    }
+    places = [] if kept is None else [Place(*problem.edges.describe(i)) for i in kept.nonzero()[:, 0].tolist()]
+    return SearchedNull(
+        bounds=tuple(problem.criterion),
+        edges=weights,
+        complete=found is not None and found.complete,
+        reached=rounded({bound.metric: values[bound.metric] for bound in problem.criterion}),
+        split="discovery",
+        n=len(problem.discovery.answer),
+        places=tuple(places),
+    )
 
 
 def working_set(problem: Problem, deadline: float | None = None) -> tuple[Tensor | None, dict[str, float]]:
@@ -260,12 +260,12 @@ def _supermask(problem: Problem, rate: float, steps: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def recomputed(
-    claimed: Mapping[str, Any],
+    claimed: Mapping[str, SearchedNull],
     bounds: Sequence[Bound],
     model: Transformer,
     splits: Mapping[str, Examples],
     ablation: Ablation,
-) -> dict[str, Any]:
+) -> dict[str, SearchedNull]:
     """What a file's searched nulls claim, computed again by the plain masked forward pass of the edges that they name.
 
     Where none was found there is no set of edges to run, so that part of the claim stands as it is.
@@ -277,25 +277,23 @@ def recomputed(
         splits: the behaviour's splits.
         ablation: what a removed edge contributes.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, SearchedNull] = {}
     for name, row in claimed.items():
         task = splits["discovery"]
         other, examples = subject_of(name, model, task)
         edges = Edges.of(other, ablation.removes_biases)
-        shown = {"bounds": _plain(bounds), "n": len(examples.answer), "split": "discovery"}
-        if row["edges"] is not None:
+        again = replace(row, bounds=tuple(bounds), n=len(examples.answer), split="discovery")
+        if row.edges is not None:
             try:
-                kept = edges.find([(place, int(i), int(j)) for place, i, j in row["places"]])
-            except (KeyError, ValueError):
+                kept = edges.find([(name, i, j) for name, i, j in row.places])
+            except KeyError:
                 kept = torch.zeros(len(edges), dtype=torch.bool)
             replacement = prepare(other, ablation, splits)
             reference = relabelled(model, task, examples)
             values = measure(answer_logits(other, edges, replacement, kept, examples), examples, reference)
             reached = int((kept & ~edges.is_bias).sum()) if holds(bounds, values) else None
-            shown |= {"edges": reached, **rounded({bound.metric: values[bound.metric] for bound in bounds})}
-        found[name] = {**row, **shown}
+            again = replace(
+                again, edges=reached, reached=rounded({bound.metric: values[bound.metric] for bound in bounds})
+            )
+        found[name] = again
     return found
-
-
-def _plain(bounds: Sequence[Bound]) -> list[dict[str, Any]]:
-    return [{"metric": bound.metric, "at_most": bound.at_most} for bound in bounds]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import statistics
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparselit.circuits.claims import Drawn, Nulls, NullScore, Orders, extended
 from sparselit.circuits.criterion import Criterion, holds, measure
 from sparselit.circuits.evidence.scores import DIGITS, LogitsOf, meets, score
 from sparselit.data.behaviour import Behaviour
@@ -33,7 +33,7 @@ def nulls(
     reference: Tensor,
     criterion: Criterion,
     logits_of: LogitsOf,
-) -> dict[str, Any]:
+) -> Nulls:
     """What the same criterion says where there is nothing to find.
 
     ``random_circuits``: as many random edges of each matrix as the circuit has. ``magnitude_matched``: other edges of
@@ -49,42 +49,42 @@ def nulls(
     shuffled = report._replace(answer=report.answer[order], wrong=report.wrong[order])
     with torch.no_grad():
         untrained = untrained_model(model)(report.tokens, report.length - 1)
-    return {
-        "random_circuits": _drawn(
+    return Nulls(
+        random_circuits=_drawn(
             [random_circuit(edges, kept, seed) for seed in range(RANDOM_CIRCUITS)], report, full, criterion, logits_of
         ),
-        "magnitude_matched": _drawn(
+        magnitude_matched=_drawn(
             [matched_circuit(model, edges, kept, seed) for seed in range(RANDOM_CIRCUITS)],
             report,
             full,
             criterion,
             logits_of,
         ),
-        "random_orders": {"edges_needed": needed, "median": int(statistics.median(needed)), "n": len(few.answer)},
-        "shuffled_answers": _null(full, shuffled, full[order], criterion),
-        "untrained_model": _null(untrained, report, full, criterion),
-    }
+        random_orders=Orders(edges_needed=tuple(needed), median=int(statistics.median(needed)), n=len(few.answer)),
+        shuffled_answers=_null(full, shuffled, full[order], criterion),
+        untrained_model=_null(untrained, report, full, criterion),
+    )
 
 
 def _drawn(
     circuits: list[Tensor], examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf
-) -> dict[str, Any]:
+) -> Drawn:
     """The best and the middle of some random circuits."""
     draws = [measure(logits_of(circuit, examples), examples, reference) for circuit in circuits]
     losses = sorted(draw["task_loss"] for draw in draws)
-    return {
-        "draws": len(draws),
-        "meet_criterion": sum(holds(criterion, draw) for draw in draws),
-        "task_loss_best": round(losses[0], DIGITS),
-        "task_loss_median": round(statistics.median(losses), DIGITS),
-        "accuracy_best": round(max(draw["accuracy"] for draw in draws), DIGITS),
-        "n": len(examples.answer),
-    }
+    return Drawn(
+        draws=len(draws),
+        meet_criterion=sum(holds(criterion, draw) for draw in draws),
+        task_loss_best=round(losses[0], DIGITS),
+        task_loss_median=round(statistics.median(losses), DIGITS),
+        accuracy_best=round(max(draw["accuracy"] for draw in draws), DIGITS),
+        n=len(examples.answer),
+    )
 
 
-def _null(logits: Tensor, examples: Examples, reference: Tensor, criterion: Criterion) -> dict[str, Any]:
+def _null(logits: Tensor, examples: Examples, reference: Tensor, criterion: Criterion) -> NullScore:
     values = score(logits, examples, reference)
-    return {"meets_criterion": holds(criterion, values), **values}
+    return extended(NullScore, values, meets_criterion=holds(criterion, values.metrics))
 
 
 def random_circuit(edges: Edges, kept: Tensor, seed: int) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparselit.circuits.claims import Score, Worst
 from sparselit.circuits.criterion import METRICS, Criterion, Evaluation, measure
 from sparselit.data.examples import Examples
 from sparselit.statistics.intervals import bootstrap, wilson
@@ -24,7 +24,7 @@ def rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, DIGITS) for name, value in values.items()}
 
 
-def score(logits: Tensor, examples: Examples, reference: Tensor) -> dict[str, Any]:
+def score(logits: Tensor, examples: Examples, reference: Tensor) -> Score:
     """Every metric with its 95 % interval, the worst example, and n.
 
     Args:
@@ -33,22 +33,26 @@ def score(logits: Tensor, examples: Examples, reference: Tensor) -> dict[str, An
         reference: the full model's logits.
 
     Returns:
-        The metrics; ``accuracy_interval`` (Wilson) and ``task_loss_interval``, ``answer_loss_interval``,
-        ``kl_interval`` (bootstrap over examples); ``task_loss_max``, the largest loss of any example, nats, and
-        ``margin_min``, the smallest lead of the answer's logit over all others; ``n``.
+        The metrics; Wilson's interval of the accuracy, bootstrap intervals over examples of the means;
+        ``task_loss_max``, the largest loss of any example, nats, and ``margin_min``, the smallest lead of the answer's
+        logit over all others; ``n``.
     """
-    values: dict[str, Any] = rounded(measure(logits, examples, reference))
+    values = rounded(measure(logits, examples, reference))
     n = len(examples.answer)
     intervals = {"accuracy": wilson(values["accuracy"] * n, n)}
     each = torch.stack([METRICS[name](logits, examples, reference).double() for name in RESAMPLED])
     intervals |= dict(zip(RESAMPLED, bootstrap(each), strict=True))
-    return {
+    ends = {name: (round(low, DIGITS), round(high, DIGITS)) for name, (low, high) in intervals.items()}
+    return Score(
         **values,
-        **{f"{name}_interval": [round(end, DIGITS) for end in ends] for name, ends in intervals.items()},
-        "task_loss_max": round(float(each[0].max()), DIGITS),
-        "margin_min": round(float(lead(logits, examples).min()), DIGITS),
-        "n": n,
-    }
+        accuracy_interval=ends["accuracy"],
+        task_loss_interval=ends["task_loss"],
+        answer_loss_interval=ends["answer_loss"],
+        kl_interval=ends["kl"],
+        task_loss_max=round(float(each[0].max()), DIGITS),
+        margin_min=round(float(lead(logits, examples).min()), DIGITS),
+        n=n,
+    )
 
 
 def lead(logits: Tensor, examples: Examples) -> Tensor:
@@ -58,7 +62,7 @@ def lead(logits: Tensor, examples: Examples) -> Tensor:
     return logits.gather(1, answer)[:, 0] - others
 
 
-def by_stratum(logits: Tensor, examples: Examples, reference: Tensor, strata: list[str]) -> dict[str, Any]:
+def by_stratum(logits: Tensor, examples: Examples, reference: Tensor, strata: list[str]) -> dict[str, Score]:
     """:func:`score` per stratum; strata without examples are left out."""
     chosen = {name: examples.stratum == i for i, name in enumerate(strata)}
     return {name: score(logits[c], examples.select(c), reference[c]) for name, c in chosen.items() if c.any()}
@@ -69,14 +73,9 @@ def meets(kept: Tensor, examples: Examples, reference: Tensor, criterion: Criter
     return Evaluation(criterion, lambda part: logits_of(kept, examples.select(part)), examples, reference).holds()
 
 
-def worst_of(values: list[dict[str, float]], criterion: Criterion) -> dict[str, Any]:
-    """The worst of several measurements of the same thing.
-
-    Returns:
-        ``runs``; ``meet_criterion``, how many do; and of each metric that ``criterion`` bounds and of ``task_loss`` and
-        ``accuracy`` the worst value, as ``task_loss_worst``.
-    """
+def worst_of(values: list[dict[str, float]], criterion: Criterion) -> Worst:
+    """The worst of several measurements of the same thing, of each metric that the criterion bounds among others."""
     names = dict.fromkeys(["task_loss", "accuracy", *(bound.metric for bound in criterion)])
-    worst = {f"{name}_worst": (min if name == "accuracy" else max)(each[name] for each in values) for name in names}
+    worst = {name: (min if name == "accuracy" else max)(each[name] for each in values) for name in names}
     met = sum(all(bound.holds(each[bound.metric]) for bound in criterion) for each in values)
-    return {"runs": len(values), "meet_criterion": met, **rounded(worst)}
+    return Worst(runs=len(values), meet_criterion=met, worst=rounded(worst))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits import search as searches
-from sparselit.circuits.circuit import Edge
+from sparselit.circuits.circuit import Edge, SearchRecord
 from sparselit.circuits.criterion import holds, is_relative, measure
 from sparselit.circuits.opened import Opened
 from sparselit.circuits.run.granularity import Units
@@ -49,7 +49,7 @@ class Shuffled(Problem):
         return dict(units)
 
 
-def search_of(record: Mapping[str, Any], name: str | None = None) -> tuple[type[Search], dict[str, Any]]:
+def search_of(record: SearchRecord, name: str | None = None) -> tuple[type[Search], dict[str, Any]]:
     """The class and the arguments of a circuit's search, or those of another of sparselit's by name.
 
     A circuit's file may come from anybody, so only sparselit's own searches are looked up in it.
@@ -63,12 +63,10 @@ def search_of(record: Mapping[str, Any], name: str | None = None) -> tuple[type[
         if name not in known:
             raise SparselitError(f"no search is called {name!r}; there are {', '.join(known)}")
         return known[name], {}
-    module, _, own = str(record.get("class_path")).rpartition(".")
+    module, _, own = record.class_path.rpartition(".")
     if own not in known or not module.startswith("sparselit."):
-        raise SparselitError(
-            f"the circuit's search {record.get('class_path')} is none of sparselit's; name one of them"
-        )
-    return known[own], dict(record.get("init_args", {}))
+        raise SparselitError(f"the circuit's search {record.class_path} is none of sparselit's; name one of them")
+    return known[own], dict(record.init_args)
 
 
 def rerun(

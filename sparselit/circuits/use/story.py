@@ -97,14 +97,12 @@ def story(opened: Opened, node: Node, top: int = 5, examples: Examples | None = 
         raise SparselitError(f"the circuit has no node {site}:{channel}; {hint}")
     edges = opened.problem.edges
     listed = opened.kept.nonzero()[:, 0].tolist()
-    weights = [e[-1] for e in [*opened.circuit.edges, *opened.circuit.biases]]
-    weight = dict(zip(opened.circuit.places, weights, strict=True))
     reads: list[Link] = []
     writes: list[Link] = []
     bias = None
     for index in listed:
         source, target = edges.endpoints(index)
-        value = weight[edges.describe(index)]
+        value = opened.circuit.weights[edges.describe(index)]
         if target == node and source[0] == BIAS:
             bias = value
         elif target == node:

@@ -30,7 +30,7 @@ def run(argv: list[str]) -> None:
 
     first, second = Circuit.load(options.first), Circuit.load(options.second)
     common = shared(first, second)
-    same = first.model["hash"] == second.model["hash"] and first.ablation == second.ablation
+    same = first.model.hash == second.model.hash and first.ablation == second.ablation
     scores = _scores(first, second) if same else {}
     if options.json:
         content = {"jaccard": common.jaccard, **common._asdict(), "by_matrix": common.by_matrix(), "scores": scores}
@@ -45,24 +45,22 @@ def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dic
     from sparselit.model.wiring import place_name  # torch is slow to import
 
     rows = [
-        f"A             {len(first.places)} edges and biases, ablation {first.ablation_text}",
-        f"B             {len(second.places)} edges and biases, ablation {second.ablation_text}",
+        f"A             {len(first.places)} edges and biases, ablation {first.ablation}",
+        f"B             {len(second.places)} edges and biases, ablation {second.ablation}",
         f"shared        {len(common.both)}, Jaccard {common.jaccard:.2f}",
     ]
-    if first.model["hash"] != second.model["hash"]:
+    if first.model.hash != second.model.hash:
         rows.append("              A and B have different weights: edges are compared by their places")
     rows += ["", f"{'':<46}{'only A':>10}{'both':>10}{'only B':>10}"]
     for name, counts in common.by_matrix().items():
         rows.append(f"  {shortened(name, 42):<44}" + "".join(f"{n:>10,}" for n in counts))
-    weights = [{tuple(e[:-1]): e[-1] for e in [*c.edges, *c.biases]} for c in (first, second)]
-    for title, places, of in (("A", common.first, weights[0]), ("B", common.second, weights[1])):
+    for title, places, of in (("A", common.first, first), ("B", common.second, second)):
         if places:
             rows += ["", f"{f'only in {title}':<66}{'weight':>10}"]
-        for name, row, column in places:
-            is_bias = (name, row) in of
-            label = place_name((name, row, column), is_bias)
-            weight = of[(name, row) if is_bias else (name, row, column)]
-            rows.append(f"  {shortened(label, 62):<64}{weight:>10.4f}")
+        biases = {(bias.parameter, bias.channel, 0) for bias in of.biases}
+        for place in places:
+            label = place_name(place, place in biases)
+            rows.append(f"  {shortened(label, 62):<64}{of.weights[place]:>10.4f}")
     if scores:
         n = next(iter(scores.values()))["n"]
         rows += ["", f"{f'run as circuits on the report split of A, n {n:,}':<50}{'loss':>10}{'accuracy':>14}"]

@@ -52,13 +52,11 @@ def table(found: History) -> list[str]:
     rows = [head]
     for step, circuit in found.circuits.items():
         overlap = found.kept(step)
-        scores = circuit.evidence.get("held_out", {})
-        loss, accuracy = scores.get("task_loss"), scores.get("accuracy")
+        score = circuit.evidence.held_out
         rows.append(
             f"{step:>8,}{len(circuit.edges):>8,}{len(circuit.biases):>8,}{len(found.born(step)):>8,}"
             f"{len(found.died(step)):>8,}{'-' if overlap is None else f'{overlap:.2f}':>10}"
-            f"{'-' if loss is None else f'{loss:.4f}':>10}"
-            f"{'-' if accuracy is None else f'{100 * accuracy:.2f} %':>12}"
+            f"{score.task_loss:>10.4f}{f'{100 * score.accuracy:.2f} %':>12}"
         )
     last = len(found.circuits)
     always = sum(len(steps) == last for steps in found.lives.values())

@@ -125,7 +125,7 @@ def _name(opened: Opened) -> str:
     folder = opened.path.absolute().parent
     if folder.parent.name == "circuits":
         return folder.name
-    return str(opened.circuit.task["class_path"]).rpartition(".")[2]
+    return opened.circuit.task.name
 
 
 def _others(opened: Opened, paths: list[str]) -> dict[str, Examples]:

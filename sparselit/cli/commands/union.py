@@ -26,15 +26,14 @@ def run(argv: list[str]) -> None:
     from sparselit.circuits.circuit import Circuit
     from sparselit.circuits.evidence.dark_matter import Known, of_union
     from sparselit.circuits.files import read_behaviour, read_model
-    from sparselit.circuits.run.ablation import as_ablation
 
     circuits = {path: Circuit.load(path) for path in options.circuits}
     first = next(iter(circuits.values()))
     for path, circuit in circuits.items():
-        if circuit.model["hash"] != first.model["hash"]:
+        if circuit.model.hash != first.model.hash:
             raise SparselitError(f"{path} belongs to other weights than {options.circuits[0]}; a union needs one model")
     known = {
-        path: Known(circuit.places, read_behaviour(Path(path), circuit).splits, as_ablation(circuit.ablation))
+        path: Known(circuit.places, read_behaviour(Path(path), circuit).splits, circuit.ablation)
         for path, circuit in circuits.items()
     }
     found = of_union(read_model(Path(options.circuits[0]), first), known)

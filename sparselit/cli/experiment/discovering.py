@@ -95,7 +95,7 @@ def discover(
         if circuit is None:
             outcomes.append(NoCircuitError(f"{task}: {reason}" if task else reason))
             continue
-        unfinished = stopped and not circuit.certificate["complete"]
+        unfinished = stopped and not circuit.certificate.complete
         if unfinished:
             target = target.with_name(f"{target.stem}.partial.json")
         try:

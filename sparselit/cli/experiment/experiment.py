@@ -247,7 +247,7 @@ class Experiment(CommandLine):
             sys.stdout.write(discovered_text(found))
             sys.stdout.flush()
             if found.stopped:
-                _say("ended by Ctrl-C" + ("" if found.circuit.certificate["complete"] else ": there is no certificate"))
+                _say("ended by Ctrl-C" + ("" if found.circuit.certificate.complete else ": there is no certificate"))
                 sys.exit(130)
         if any(isinstance(found, NoCircuitError) for found in outcomes):
             sys.exit(1)

@@ -11,6 +11,7 @@ from sparselit.circuits.evidence.faithfulness import Subject
 from sparselit.circuits.run.ablation import Ablation, prepare
 from sparselit.errors import SparselitError
 from sparselit.model.wiring import Edges
+from sparselit.runs.json_record import write
 from tests.circuits.models import random_subset, randomised, some_behaviour
 
 MODEL = randomised(seed=3, n_layers=2)
@@ -25,11 +26,11 @@ def subject(kept: torch.Tensor) -> Subject:
 
 def test_a_whole_model_leaves_nothing_and_an_empty_circuit_everything() -> None:
     whole, empty = dark_matter(subject(EVERYTHING)), dark_matter(subject(~EVERYTHING))
-    assert (whole["task_loss"], whole["kl"]) == (0.0, 0.0)
-    assert set(whole["residual"].values()) == {0.0}
-    assert (empty["task_loss"], empty["kl"]) == (1.0, 1.0)
-    assert min(empty["residual"].values()) >= 1.0
-    assert set(whole["residual"]) == {"embed", *(f"layers.{i}.{b}.residual" for i in (0, 1) for b in ("attn", "mlp"))}
+    assert (whole.task_loss, whole.kl) == (0.0, 0.0)
+    assert set(whole.residual.values()) == {0.0}
+    assert (empty.task_loss, empty.kl) == (1.0, 1.0)
+    assert min(empty.residual.values()) >= 1.0
+    assert set(whole.residual) == {"embed", *(f"layers.{i}.{b}.residual" for i in (0, 1) for b in ("attn", "mlp"))}
 
 
 def test_the_shares_are_those_of_the_gap() -> None:
@@ -38,8 +39,8 @@ def test_the_shares_are_those_of_the_gap() -> None:
     circuit, full, empty = (measure(one.logits(kept), one.examples, one.full) for kept in sets)
     found = dark_matter(one)
     gap = empty["task_loss"] - full["task_loss"]
-    assert found["task_loss"] == pytest.approx((circuit["task_loss"] - full["task_loss"]) / gap, abs=1e-5)
-    assert found["kl"] == pytest.approx(circuit["kl"] / empty["kl"], abs=1e-5)
+    assert found.task_loss == pytest.approx((circuit["task_loss"] - full["task_loss"]) / gap, abs=1e-5)
+    assert found.kl == pytest.approx(circuit["kl"] / empty["kl"], abs=1e-5)
 
 
 def test_a_union_holds_the_edges_of_all_and_is_measured_on_each_task() -> None:
@@ -50,8 +51,8 @@ def test_a_union_holds_the_edges_of_all_and_is_measured_on_each_task() -> None:
     }
     found = of_union(MODEL, known)
     assert found[""]["edges"] == found[""]["of"] == found["a"]["edges"] + found["b"]["edges"]
-    assert found["a"]["together"] == found["b"]["together"] == dark_matter(subject(EVERYTHING))
-    assert found["a"]["alone"] == dark_matter(subject(halves))
+    assert found["a"]["together"] == found["b"]["together"] == write(dark_matter(subject(EVERYTHING)))
+    assert found["a"]["alone"] == write(dark_matter(subject(halves)))
     with pytest.raises(SparselitError, match="several ablations"):
         of_union(MODEL, {**known, "c": known["a"]._replace(ablation=Ablation("mean"))})
     with pytest.raises(SparselitError, match="no edge"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparselit.circuits.claims import Attended, HeldOut, OtherNorm, Unexplained, extended
 from sparselit.circuits.criterion import Bound, measure
 from sparselit.circuits.evidence.faithfulness import (
     HALVES,
@@ -28,6 +29,7 @@ from sparselit.circuits.run.ablation import Ablation, prepare
 from sparselit.circuits.run.masked import answer_logits
 from sparselit.model.wiring import Edges
 from tests.circuits.models import random_subset, randomised, some_examples
+from tests.circuits.records import some_evidence, some_score, some_searched_null
 
 CRITERION = [Bound("task_loss", at_most=1.5), Bound("accuracy", at_least=0.3)]
 ABLATIONS = [Ablation(), Ablation("mean"), Ablation("resample"), Ablation(norm="frozen")]
@@ -48,14 +50,15 @@ def whole(one: Subject) -> Subject:
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_the_whole_model_is_faithful_to_itself(ablation: Ablation) -> None:
     one = whole(subject(ablation))
-    assert all(row == {"unexplained": 0.0, "rescaled": 0.0} for row in activations(one).values())
-    assert all(row == {"total_variation": 0.0, "total_variation_max": 0.0} for row in attention(one).values())
+    assert all(row == Unexplained(unexplained=0.0, rescaled=0.0) for row in activations(one).values())
+    assert all(row == Attended(total_variation=0.0, total_variation_max=0.0) for row in attention(one).values())
     full = measure(one.full, one.examples, one.full)
-    for row in interchange(one, CRITERION).values():
-        assert row["task_loss_worst"] == pytest.approx(full["task_loss"], abs=2e-6)
-        assert {values["kl"] for values in row["sites"].values()} == {0.0}
+    both = interchange(one, CRITERION)
+    for row in (both.into_full, both.into_circuit):
+        assert row.worst_loss == pytest.approx(full["task_loss"], abs=2e-6)
+        assert {values.kl for values in row.sites.values()} == {0.0}
     for row in (random_halves(one, CRITERION), relaxation(one, CRITERION)):
-        assert row["task_loss_worst"] == pytest.approx(full["task_loss"], abs=2e-6)
+        assert row.worst_loss == pytest.approx(full["task_loss"], abs=2e-6)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -71,12 +74,12 @@ def test_activations_are_compared_over_the_circuits_channels_and_real_positions_
             places = range(mine[site].shape[1]) if mine[site].shape[1] == 1 else range(length)
             pairs += [(mine[site][i, p, one.nodes[site]], theirs[site][i, p, one.nodes[site]]) for p in places]
         x, y = (np.array([pair[k].tolist() for pair in pairs]) for k in (0, 1))
-        assert row["unexplained"] == pytest.approx(((x - y) ** 2).sum() / (len(y) * y.var(0)).sum(), abs=1e-4, rel=1e-4)
+        assert row.unexplained == pytest.approx(((x - y) ** 2).sum() / (len(y) * y.var(0)).sum(), abs=1e-4, rel=1e-4)
         left = 0.0
         for a, b in zip(x.T, y.T, strict=True):
             fit = np.polyval(np.polyfit(a, b, 1), a) if a.std() > 1e-6 else np.full_like(b, b.mean())
             left += float(((b - fit) ** 2).sum())
-        assert row["rescaled"] == pytest.approx(left / (len(y) * y.var(0)).sum(), abs=1e-4)
+        assert row.rescaled == pytest.approx(left / (len(y) * y.var(0)).sum(), abs=1e-4)
 
 
 def test_a_channel_that_never_varies_has_no_unexplained_share() -> None:
@@ -100,8 +103,8 @@ def test_attention_is_compared_head_by_head_the_sink_included(sink: bool) -> Non
                 p, q = (np.array(r[site][i, head, query].tolist()) for r in (mine, theirs))
                 p, q = np.append(p, 1 - p.sum()), np.append(q, 1 - q.sum())
                 every[-1].append(float(np.abs(p - q).sum() / 2))
-        assert row["total_variation"] == pytest.approx(np.mean([each for prompt in every for each in prompt]), abs=1e-5)
-        assert row["total_variation_max"] == pytest.approx(max(map(np.mean, every)), abs=1e-5)
+        assert row.total_variation == pytest.approx(np.mean([each for prompt in every for each in prompt]), abs=1e-5)
+        assert row.total_variation_max == pytest.approx(max(map(np.mean, every)), abs=1e-5)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -123,12 +126,12 @@ def test_interchange_moves_the_circuits_channels_of_one_site_between_the_runs(ab
             return measure(one.logits(host), one.examples)["task_loss"]
 
     into_full, into_circuit = patched(one.everything, one.kept), patched(one.kept, one.everything)
-    assert found["into_full"]["sites"][site]["task_loss"] == pytest.approx(into_full, abs=2e-6)
-    assert found["into_circuit"]["sites"][site]["task_loss"] == pytest.approx(into_circuit, abs=2e-6)
-    for row in found.values():
-        losses = [values["task_loss"] for values in row["sites"].values()]
-        assert row["task_loss_worst"] == max(losses)
-        assert row["runs"] == len(losses) == len(one.nodes)
+    assert found.into_full.sites[site].task_loss == pytest.approx(into_full, abs=2e-6)
+    assert found.into_circuit.sites[site].task_loss == pytest.approx(into_circuit, abs=2e-6)
+    for row in (found.into_full, found.into_circuit):
+        losses = [values.task_loss for values in row.sites.values()]
+        assert row.worst_loss == max(losses)
+        assert row.runs == len(losses) == len(one.nodes)
 
 
 def test_random_halves_keep_the_circuit_and_about_half_of_the_rest() -> None:
@@ -142,22 +145,22 @@ def test_random_halves_keep_the_circuit_and_about_half_of_the_rest() -> None:
 
     row = random_halves(Spy(one.model, one.edges, one.replacement, one.kept, one.examples), CRITERION)
     halves = [kept for kept in asked if not bool(kept.all())]
-    assert row["runs"] == len(halves) == HALVES
+    assert row.runs == len(halves) == HALVES
     assert all(bool(kept[one.kept].all()) for kept in halves)
     share = torch.stack(halves)[:, ~one.kept].float().mean()
     assert 0.45 < float(share) < 0.55
     assert len({tuple(kept.tolist()) for kept in halves}) == HALVES
     losses = [measure(one.logits(kept), one.examples)["task_loss"] for kept in halves]
-    assert row["task_loss_worst"] == pytest.approx(max(losses), abs=2e-6)
+    assert row.worst_loss == pytest.approx(max(losses), abs=2e-6)
 
 
 def test_relaxation_goes_from_the_circuit_to_the_full_model() -> None:
     one = subject()
     row = relaxation(one, CRITERION)
     ends = [measure(one.logits(kept), one.examples)["task_loss"] for kept in (one.kept, one.everything)]
-    assert [row["task_loss"][0], row["task_loss"][-1]] == pytest.approx(ends, abs=2e-6)
-    assert row["task_loss_worst"] == max(row["task_loss"])
-    assert row["accuracy_worst"] == min(row["accuracy"])
+    assert [row.task_loss[0], row.task_loss[-1]] == pytest.approx(ends, abs=2e-6)
+    assert row.worst_loss == max(row.task_loss)
+    assert row.worst_accuracy == min(row.accuracy)
 
 
 @pytest.mark.parametrize(("own", "other"), [("live", "frozen"), ("frozen", "live")])
@@ -165,36 +168,56 @@ def test_the_other_norm_is_the_same_circuit_under_the_other_norm(own: Any, other
     one = subject(Ablation(norm=own))
     row = other_norm(one)
     assert row is not None
-    assert row["norm"] == other
+    assert row.norm == other
     replacement = prepare(one.model, Ablation(norm=other), {"discovery": one.examples})
     with torch.no_grad():
         logits = answer_logits(one.model, one.edges, replacement, one.kept, one.examples)
-    assert row["task_loss"] == pytest.approx(measure(logits, one.examples)["task_loss"], abs=2e-6)
+    assert row.task_loss == pytest.approx(measure(logits, one.examples)["task_loss"], abs=2e-6)
     assert other_norm(subject(norm="none")) is None
 
 
 def test_an_empty_circuit_can_be_compared_too() -> None:
     one = subject(share=0.0)
     row = faithfulness(one, CRITERION)
-    assert row["activations"] == row["attention"] == {}
-    assert row["interchange"]["into_full"]["runs"] == 1
+    assert row.activations == row.attention == {}
+    assert row.interchange.into_full.runs == 1
 
 
 def test_every_flag_has_its_sentence_and_its_place() -> None:
-    inside = {
-        "activations": {"embed": {"rescaled": 0.6}, "unembed.in": {"rescaled": None}},
-        "attention": {"layers.0.attn[0]": {"total_variation": 0.6}},
-        "interchange": {way: {"runs": 2, "meet_criterion": 1} for way in ("into_full", "into_circuit")},
-        "random_halves": {"runs": 2, "meet_criterion": 1},
-        "relaxation": {"runs": 2, "meet_criterion": 1},
-        "other_norm": {"task_loss": 2.0, "accuracy": 1.0},
-    }
-    bad = {"task_loss": 2.0, "accuracy": 1.0}
-    nulls = {
-        **{name: {"meet_criterion": 1} for name in ("random_circuits", "magnitude_matched")},
-        **{name: {"meets_criterion": True} for name in ("shuffled_answers", "untrained_model")},
-        "searched": {"nonsense_target": {"edges": 50}, "untrained_model": {"edges": None}},
-    }
-    evidence = {"full_model": bad, "held_out": bad, "faithfulness": inside, "nulls": nulls}
-    assert flags(evidence, CRITERION, edges=6) == list(FLAGS)
+    one, bad = some_evidence(), some_score(task_loss=2.0, accuracy=1.0)
+    assert one.faithfulness is not None
+    failing = {"runs": 2, "meet_criterion": 1}
+    ways = one.faithfulness.interchange
+    inside = replace(
+        one.faithfulness,
+        activations={
+            "embed": Unexplained(unexplained=0.9, rescaled=0.6),
+            "unembed.in": Unexplained(unexplained=None, rescaled=None),
+        },
+        attention={"layers.0.attn[0]": Attended(total_variation=0.6, total_variation_max=0.6)},
+        interchange=replace(
+            ways, into_full=replace(ways.into_full, **failing), into_circuit=replace(ways.into_circuit, **failing)
+        ),
+        random_halves=replace(one.faithfulness.random_halves, **failing),
+        relaxation=replace(one.faithfulness.relaxation, **failing),
+        other_norm=extended(OtherNorm, bad, norm="frozen"),
+    )
+    drawn = replace(one.nulls.random_circuits, meet_criterion=1)
+    met = replace(one.nulls.shuffled_answers, meets_criterion=True)
+    nulls = replace(
+        one.nulls,
+        random_circuits=drawn,
+        magnitude_matched=drawn,
+        shuffled_answers=met,
+        untrained_model=met,
+        searched={
+            "nonsense_target": some_searched_null(edges=50),
+            "untrained_model": some_searched_null(edges=None),
+            "constant_target": some_searched_null(edges=1),
+        },
+    )
+    held_out = extended(HeldOut, bad, split="report", strata={})
+    evidence = replace(one, full_model=bad, held_out=held_out, faithfulness=inside, nulls=nulls)
+    assert flags(evidence, CRITERION, edges=6) == tuple(FLAGS)
     assert "searched_nulls" not in flags(evidence, CRITERION, edges=5)
+    assert flags(one, CRITERION, edges=6) == ()

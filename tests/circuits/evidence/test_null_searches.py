@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from sparselit.circuits import Behaviour, Bound, Problem, discover, verify, write_circuit
+from sparselit.circuits.claims import Evidence, Place
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import (
@@ -28,6 +30,7 @@ from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from tests.circuits.models import randomised, some_behaviour, some_examples
+from tests.circuits.records import some_searched_null
 from tests.ground_truth.cases import Case, copy_last, identity_with_cancelling_pair
 
 CRITERION = [Bound("accuracy", at_least=0.75)]
@@ -75,16 +78,16 @@ def test_a_divergence_is_a_bound_of_the_nulls_too_and_can_be_met() -> None:
     assert null_bounds([*bounds, Bound("accuracy", at_least=0.5)], 0.1) == bounds
     problem = Problem(case.model, case.domain, bounds)
     found = searched_nulls(problem, problem.all_edges(), splits_of(case), GroupTesting())["swapped_target"]
-    assert found["edges"] is not None
-    assert 0 < found["kl"] <= 0.01
+    assert found.edges is not None
+    assert 0 < found.reached["kl"] <= 0.01
     again = recomputed({"swapped_target": found}, bounds, case.model, splits_of(case), Ablation())
-    assert again["swapped_target"] == {**found, "kl": pytest.approx(found["kl"], abs=1e-5)}
+    assert again["swapped_target"] == replace(found, reached={"kl": pytest.approx(found.reached["kl"], abs=1e-5)})
     with torch.no_grad():
         case.model.get_parameter("unembed.weight").mul_(100)
     problem = Problem(case.model, case.domain, bounds)
     found = searched_nulls(problem, problem.all_edges(), splits_of(case), GroupTesting())["swapped_target"]
-    assert found["edges"] is None
-    assert found["kl"] > 0.01
+    assert found.edges is None
+    assert found.reached["kl"] > 0.01
 
 
 def spoiled() -> Case:
@@ -135,27 +138,27 @@ def test_each_null_has_its_edges_and_they_can_be_run_again() -> None:
     bounds = [Bound("task_loss", at_most=0.1)]
     again = recomputed(found, bounds, case.model, splits_of(case), Ablation())
     for name, row in found.items():
-        assert again[name] == {**row, "task_loss": pytest.approx(row["task_loss"], abs=1e-5)}
+        loss = pytest.approx(row.reached["task_loss"], abs=1e-5)
+        assert again[name] == replace(row, reached={"task_loss": loss})
     swapped = found["swapped_target"]
-    assert swapped["edges"] is None
-    assert swapped["task_loss"] > 0.1
+    assert swapped.edges is None
+    assert swapped.reached["task_loss"] > 0.1
 
 
 def test_a_claim_whose_edges_do_not_reach_the_loss_is_recomputed_to_none() -> None:
     case = copy_last()
-    row = {"edges": 1, "places": [["embed.token.weight", 0, 0]], "task_loss": 0.01}
+    row = some_searched_null(edges=1, places=(Place("embed.token.weight", 0, 0),), reached={"task_loss": 0.01})
     bounds = [Bound("task_loss", at_most=0.1)]
-    for places in (row["places"], [["embed.token.weight", 99, 0]], [["nowhere", 0, 0]]):
-        again = recomputed(
-            {"swapped_target": {**row, "places": places}}, bounds, case.model, splits_of(case), Ablation()
-        )
-        assert again["swapped_target"]["edges"] is None
-        assert again["swapped_target"]["task_loss"] > 0.1
+    for places in (row.places, (Place("embed.token.weight", 99, 0),), (Place("nowhere", 0, 0),)):
+        claimed = {"swapped_target": replace(row, places=places)}
+        again = recomputed(claimed, bounds, case.model, splits_of(case), Ablation())
+        assert again["swapped_target"].edges is None
+        assert again["swapped_target"].reached["task_loss"] > 0.1
     with pytest.raises(SparselitError, match="no null is called 'other'"):
         recomputed({"other": row}, bounds, case.model, splits_of(case), Ablation())
 
 
-def evidence_of_what_works(model: Transformer, domain: Examples, criterion: list[Bound]) -> dict[str, Any]:
+def evidence_of_what_works(model: Transformer, domain: Examples, criterion: list[Bound]) -> Evidence:
     problem = Problem(model, domain, criterion)
     start, _ = working_set(problem)
     assert start is not None
@@ -167,8 +170,8 @@ def evidence_of_what_works(model: Transformer, domain: Examples, criterion: list
 def test_a_circuit_for_what_the_model_does_not_do_is_flagged() -> None:
     case = spoiled()
     evidence = evidence_of_what_works(case.model, case.domain, list(case.criterion))
-    assert evidence["held_out"]["accuracy"] == 1.0
-    assert {"full_model", "random_halves", "relaxation"} <= set(evidence["flags"])
+    assert evidence.held_out.accuracy == 1.0
+    assert {"full_model", "random_halves", "relaxation"} <= set(evidence.flags)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
@@ -177,8 +180,8 @@ def test_a_circuit_of_a_nonsense_target_is_flagged_inside_too(seed: int) -> None
     model = randomised(seed, n_layers=2, d_model=16, d_mlp=32, norm="none")
     domain = nonsense_target(some_examples(8, seed)._replace(answer=torch.arange(8) % 2))
     evidence = evidence_of_what_works(model, domain, [Bound("task_loss", at_most=0.3)])
-    assert evidence["held_out"]["task_loss"] <= 0.3
-    assert {"full_model", "random_halves", "relaxation", "interchange_into_full"} <= set(evidence["flags"])
+    assert evidence.held_out.task_loss <= 0.3
+    assert {"full_model", "random_halves", "relaxation", "interchange_into_full"} <= set(evidence.flags)
 
 
 @pytest.fixture(scope="module")
@@ -189,15 +192,15 @@ def model() -> Transformer:
 def test_full_evidence_is_written_and_verified_and_a_false_size_is_named(tmp_path: Path, model: Transformer) -> None:
     behaviour = some_behaviour(model)
     circuit = discover(model, behaviour, CRITERION, search=GroupTesting(), evidence="full", ablation="zero")
-    searched = circuit.evidence["nulls"]["searched"]
+    searched = circuit.evidence.nulls.searched
     assert set(searched) <= set(NAMES)
-    assert any(row["edges"] is not None for row in searched.values())
+    assert any(row.edges is not None for row in searched.values())
     path = tmp_path / "c.json"
     write_circuit(path, circuit, model, behaviour)
     assert not [name for name in verify(path)["false_claims"] if name.startswith("evidence")]
-    row = next(row for row in searched.values() if row["edges"] is not None)
-    row["edges"] += 1
-    write_circuit(path, circuit, model, behaviour)
+    name, row = next((name, row) for name, row in searched.items() if row.edges is not None)
+    nulls = replace(circuit.evidence.nulls, searched={**searched, name: replace(row, edges=row.edges + 1)})
+    write_circuit(path, replace(circuit, evidence=replace(circuit.evidence, nulls=nulls)), model, behaviour)
     assert any(name.endswith(".edges") for name in verify(path)["false_claims"])
 
 

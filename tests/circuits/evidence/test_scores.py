@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparselit.circuits.claims import Worst
 from sparselit.circuits.criterion import Bound, task_loss
 from sparselit.circuits.evidence.scores import lead, score, worst_of
 from sparselit.statistics.intervals import bootstrap
@@ -38,23 +39,19 @@ def test_a_score_says_the_worst_example_beside_the_mean() -> None:
         logits = model(examples.tokens, examples.length - 1)
     values = score(logits, examples, logits)
     each = task_loss(logits, examples)
-    assert values["task_loss_max"] == pytest.approx(float(each.max()), abs=1e-6)
-    low, high = values["task_loss_interval"]
-    assert low < values["task_loss"] < high < values["task_loss_max"]
+    assert values.task_loss_max == pytest.approx(float(each.max()), abs=1e-6)
+    low, high = values.task_loss_interval
+    assert low < values.task_loss < high < values.task_loss_max
     leads = []
     for row, answer in zip(logits.tolist(), examples.answer.tolist(), strict=True):
         leads.append(row[answer] - max(value for token, value in enumerate(row) if token != answer))
     assert lead(logits, examples).tolist() == pytest.approx(leads, abs=1e-6)
-    assert values["margin_min"] == pytest.approx(min(leads), abs=1e-6)
-    assert values["kl_interval"] == [0.0, 0.0]
+    assert values.margin_min == pytest.approx(min(leads), abs=1e-6)
+    assert values.kl_interval == (0.0, 0.0)
 
 
 def test_the_worst_of_several_is_the_largest_loss_the_smallest_accuracy_and_how_many_hold() -> None:
     values = [{"task_loss": 0.1, "accuracy": 0.9, "kl": 1.0}, {"task_loss": 0.3, "accuracy": 1.0, "kl": 0.5}]
-    assert worst_of(values, [Bound("task_loss", at_most=0.2), Bound("kl", at_most=2.0)]) == {
-        "runs": 2,
-        "meet_criterion": 1,
-        "task_loss_worst": 0.3,
-        "accuracy_worst": 0.9,
-        "kl_worst": 1.0,
-    }
+    assert worst_of(values, [Bound("task_loss", at_most=0.2), Bound("kl", at_most=2.0)]) == Worst(
+        runs=2, meet_criterion=1, worst={"task_loss": 0.3, "accuracy": 0.9, "kl": 1.0}
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparselit.circuits import Bound, Circuit, discover, write_circuit
-from sparselit.circuits.circuit import model_hash, nodes_of
+from sparselit.circuits.circuit import KeptBias, ModelRecord, TaskRecord, model_hash, nodes_of
 from sparselit.circuits.evidence.stability import rerun, search_of, summary
 from sparselit.circuits.opened import Opened, open_circuit
 from sparselit.circuits.run.ablation import as_ablation, prepare
@@ -35,10 +36,11 @@ from tests.circuits.models import (
     seeds,
     some_behaviour,
 )
+from tests.circuits.records import some_circuit
 
 
 def written(folder: Path, model: Transformer, kept: torch.Tensor, ablation: str | dict[str, Any] = "zero") -> Circuit:
-    """A circuit file with any edges, without evidence."""
+    """A circuit file with any edges, and made-up evidence."""
     chosen = as_ablation(ablation)
     edges = Edges.of(model, chosen.removes_biases)
     behaviour = some_behaviour(model)
@@ -48,22 +50,19 @@ def written(folder: Path, model: Transformer, kept: torch.Tensor, ablation: str 
         parameter = model.get_parameter(name).detach()
         return float(parameter[row] if parameter.ndim == 1 else parameter[row, column])
 
-    circuit = Circuit(
-        model={"weights": "", "hash": model_hash(model.state_dict()), "config": model.config},
-        task={**behaviour.task, "vocabulary": list(behaviour.vocabulary), "strata": list(behaviour.strata)},
-        criterion=[{"metric": "accuracy", "at_least": 0.5, "value": 1.0}],
-        ablation=chosen.as_json(),
-        nodes=nodes_of(edges, kept),
-        edges=[[*p, value(*p)] for p in places if not edges.bundles[p[0]].is_bias],
-        biases=[[*p[:2], value(*p)] for p in places if edges.bundles[p[0]].is_bias],
-        size={"nodes": 0, "edges": 0, "free": 0},
+    circuit = some_circuit(
+        [[*p, value(*p)] for p in places if not edges.bundles[p[0]].is_bias],
+        model=ModelRecord(hash=model_hash(model.state_dict()), config=model.config),
+        task=TaskRecord(class_path="Mine", init_args={}, vocabulary=tuple(behaviour.vocabulary), strata=("all",)),
+        ablation=chosen,
+        nodes={site: tuple(channels) for site, channels in nodes_of(edges, kept).items()},
+        biases=tuple(KeptBias(*p[:2], value(*p)) for p in places if edges.bundles[p[0]].is_bias),
     )
-    write_circuit(folder / "step=7.json", circuit, model, behaviour)
-    return circuit
+    return write_circuit(folder / "step=7.json", circuit, model, behaviour)
 
 
 def naive(model: Transformer, circuit: Circuit, tokens, at=None, corrupted=None) -> torch.Tensor:
-    ablation = as_ablation(circuit.ablation)
+    ablation = circuit.ablation
     edges = Edges.of(model, ablation.removes_biases)
     replacement = prepare(model, ablation, some_behaviour(model).splits)
     with torch.no_grad():
@@ -113,10 +112,8 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     for wrong in (tokens[0], tokens.float(), tokens - 1, tokens + 5):
         with pytest.raises(SparselitError, match="below 5"):
             circuit.run(wrong, corrupted=tokens)
-    circuit.path = None
-    del circuit.__dict__["runner"]
     with pytest.raises(SparselitError, match="never written"):
-        circuit.run(tokens)
+        replace(circuit, path=None).run(tokens)
 
 
 def test_the_path_is_no_part_of_the_file(tmp_path: Path) -> None:
@@ -146,7 +143,7 @@ def test_set_operations_are_those_of_sets_of_edges(tmp_path_factory, seed) -> No
     ):
         made = function(a, b)
         assert set(made.places) == expected
-        assert made.size["edges"] == len(made.edges)
+        assert made.size.edges == len(made.edges)
         assert made.run(report) == pytest.approx(naive(model, made, report), abs=1e-4)
         for name, row, column, weight in made.edges:
             assert weight == float(model.get_parameter(name).detach()[row, column])
