@@ -31,6 +31,7 @@ FLOORS = (
 CIRCUIT_FLOORS = (
     {"criterion"},
     {"run"},
+    {"claims"},
     {"circuit"},
     {"files", "sets"},
     {"search"},

@@ -1,8 +1,8 @@
 """What a circuit claims about itself: its certificate and its evidence, as ``circuit.json`` writes them.
 
-Every class is one object of the file, with the file's own names; ``docs/reference/circuit_file.md`` says what each field means
-in full. Losses and divergences are nats, shares lie in [0, 1], intervals are 95 %. What computes these lies in
-``search/`` and ``evidence/``; ``verify`` computes it again.
+Every class is one object of the file, with the file's own names; ``docs/reference/circuit_file.md`` says what each
+field means in full. Losses and divergences are nats, shares lie in [0, 1], intervals are 95 %. What computes these lies
+in ``search/`` and ``evidence/``; ``verify`` computes it again.
 """
 
 from __future__ import annotations
