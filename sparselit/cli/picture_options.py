@@ -44,6 +44,8 @@ def save(figure: Figure, output: Path) -> str:
     Raises:
         SparselitError: it cannot be written.
     """
+    if not output.parent.is_dir():
+        raise SparselitError(f"cannot write the picture {output}: there is no folder {output.parent}")
     try:
         write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower()))
     except OSError as error:
