@@ -46,6 +46,17 @@ class Behaviour:
                 write_bytes(path, content)
         return paths
 
+    def changed_in(self, folder: Path) -> Path | None:
+        """The first prompt file of ``folder`` that holds other examples than these; None where all agree.
+
+        What rests on a prompt file names it, so that it must not change under it.
+        """
+        for split, examples in self.splits.items():
+            path = folder / f"{split}.jsonl"
+            if path.is_file() and path.read_bytes() != "".join(self._lines(examples)).encode():
+                return path
+        return None
+
     def _lines(self, examples: Examples) -> list[str]:
         words = self.vocabulary
         lines = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -45,6 +47,10 @@ def read_tensors(path: Path) -> Any:
     if not path.is_file():
         raise SparselitError(f"checkpoint {str(path)!r} is a folder; name a file such as checkpoints/step=100.ckpt")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch does not look at the checksums
+                    raise SparselitError(_unreadable(path))
         with warnings.catch_warnings():  # about files that are no checkpoints anyway
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -54,7 +60,19 @@ def read_tensors(path: Path) -> Any:
                 f"checkpoint {str(path)!r} holds something other than tensors and plain values; it was not opened"
             ) from None
         raise SparselitError(_unreadable(path)) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError):
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ArithmeticError,
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        zlib.error,
+    ):
         # What torch raises for a damaged archive depends on where the file breaks off.
         raise SparselitError(_unreadable(path)) from None
 

@@ -13,68 +13,91 @@ from pathlib import Path
 
 from sparselit.errors import SparselitError
 
-RUNS = "runs"
+RUNS, CONFIG, CHECKPOINTS = "runs", "config.yaml", "checkpoints"
 _VERSION = re.compile(r"version_(\d+)")
 _STEP = re.compile(r"step=(\d+)\.ckpt")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One version of a named run.
+    """One run's folder, usually one version of a named run such as ``runs/quotes/version_0``.
 
     Attributes:
-        root: folder that holds all runs, usually ``runs`` in the current folder.
-        name: name of the run, e.g. ``quotes``.
-        version: number of the version, at least 0.
+        path: the folder itself.
     """
 
-    root: Path
-    name: str
-    version: int
+    path: Path
 
     @classmethod
     def next(cls, root: Path, name: str) -> RunFolder:
         """The version after the newest one; nothing is created."""
         versions = cls.versions(root, name)
-        return cls(root, name, versions[-1].version + 1 if versions else 0)
+        return cls(root / name / f"version_{versions[-1].version + 1 if versions else 0}")
 
     @classmethod
     def versions(cls, root: Path, name: str) -> list[RunFolder]:
         """The versions on disk, oldest first."""
         found = [_VERSION.fullmatch(path.name) for path in (root / name).glob("version_*") if path.is_dir()]
-        return [cls(root, name, version) for version in sorted(int(match[1]) for match in found if match)]
+        return [
+            cls(root / name / f"version_{version}") for version in sorted(int(match[1]) for match in found if match)
+        ]
 
     @classmethod
     def newest(cls, root: Path, name: str) -> RunFolder:
-        """The newest version that has a checkpoint.
+        """The newest version. An older one is never entered unasked: what it holds may be relied on.
 
         Raises:
-            SparselitError: there is none.
+            SparselitError: there is none, or it has no checkpoint yet.
         """
-        for folder in reversed(cls.versions(root, name)):
-            if folder.checkpoints():
-                return folder
-        raise SparselitError(
-            f"--ckpt_path last: no checkpoint in {shown(root / name)}; leave the option out to start from step 0"
-        )
+        versions = cls.versions(root, name)
+        with_checkpoints = [folder for folder in versions if folder.checkpoints()]
+        if not with_checkpoints:
+            raise SparselitError(
+                f"--ckpt_path last: no checkpoint in {shown(root / name)}; leave the option out to start from step 0"
+            )
+        if versions[-1] != with_checkpoints[-1]:
+            raise SparselitError(
+                f"--ckpt_path last: the newest run, {shown(versions[-1].path)}, has no checkpoint yet; leave the option"
+                f" out to start again,\nor go on in an older run with --ckpt_path {shown(with_checkpoints[-1].path)}"
+            )
+        return versions[-1]
 
     @classmethod
     def of(cls, path: Path) -> RunFolder | None:
-        """The run folder that a checkpoint or a ``config.yaml`` belongs to; None for a file that stands elsewhere."""
-        path = path.absolute()
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        match = _VERSION.fullmatch(folder.name)
-        return cls(folder.parents[1], folder.parent.name, int(match[1])) if match else None
+        """The run that a file in it belongs to, or that a folder is; None for what stands elsewhere.
+
+        Links and ``..`` are followed. A run that was renamed or moved is known by its ``config.yaml``.
+        """
+        path = path.resolve()
+        folder = path if path.is_dir() else path.parent
+        folder = folder.parent if folder.name == CHECKPOINTS else folder
+        return cls(folder) if _VERSION.fullmatch(folder.name) or (folder / CONFIG).is_file() else None
 
     @property
-    def path(self) -> Path:
-        """The folder itself."""
-        return self.root / self.name / f"version_{self.version}"
+    def version(self) -> int:
+        """Number of the version, at least 0; -1 for a folder that was renamed."""
+        match = _VERSION.fullmatch(self.path.name)
+        return int(match[1]) if match else -1
+
+    @property
+    def root(self) -> Path:
+        """Folder that holds all runs, usually ``runs`` in the current folder."""
+        return self.path.parents[1]
+
+    @property
+    def name(self) -> str:
+        """Name of the run, e.g. ``quotes``; of a folder that was renamed, the name it has now."""
+        return self.path.parent.name if self.version >= 0 else self.path.name
+
+    @property
+    def label(self) -> str:
+        """Name and version for people, e.g. ``quotes/version_0``."""
+        return f"{self.name}/{self.path.name}" if self.version >= 0 else self.name
 
     @property
     def config(self) -> Path:
         """The configuration of the run, complete."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def summary(self) -> Path:
@@ -84,7 +107,7 @@ class RunFolder:
     @property
     def checkpoint_folder(self) -> Path:
         """Where the checkpoints stand."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def create(self) -> RunFolder:
         """Make the folder on disk; when another run has taken the version meanwhile, the next free one."""
@@ -93,7 +116,7 @@ class RunFolder:
             try:
                 folder.path.mkdir(parents=True)
             except FileExistsError:
-                folder = RunFolder(folder.root, folder.name, folder.version + 1)
+                folder = RunFolder(folder.path.with_name(f"version_{folder.version + 1}"))
             else:
                 return folder
 

@@ -28,6 +28,7 @@ from sparselit.model.transformer import Transformer
 from sparselit.report.progress import display
 from sparselit.runs.atomic import write_text
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
+from sparselit.training.run_checkpoint import RunCheckpoint
 from sparselit.training.steps import is_logging_step
 from sparselit.training.undisturbed import on_device, stoppable, undisturbed
 
@@ -94,6 +95,7 @@ class Discovery(Callback, ABC):
         reason: why the last search found none, empty if it did.
         seconds: wall time of all searches so far.
         searches: their number.
+        failures: a line for each search that ended in an error.
     """
 
     def __init__(self, every_n_steps: int = 500, begin: Begin | None = None, warm_start: bool = False) -> None:
@@ -112,6 +114,8 @@ class Discovery(Callback, ABC):
         self._values: dict[str, float] = {}  # of the last search; empty where it found none
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
         self._fresh = True  # nothing logged by this process yet
+        self._pending: int | None = None  # a step whose checkpoint is written and whose search has not ended
+        self.failures: list[str] = []
 
     # -- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -182,21 +186,29 @@ class Discovery(Callback, ABC):
         self._seen, self._fresh = trainer.global_step, True
         for board in boards(trainer):
             board.experiment.add_custom_scalars(LAYOUT)
+        self._make_up(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Search where the cadence says so, and log the last search's figures."""
+        """Search where the cadence says so, and log the last search's figures.
+
+        The step's checkpoint is written first, so that nothing that happens in a search costs the training before it.
+        """
         before, step = self._seen, trainer.global_step
         self._seen = step
         model = transformer_of(pl_module)
         due = before // self.every_n_steps != step // self.every_n_steps or step == trainer.max_steps
         searched = step != before and due and step >= self.begin.step and density(model) <= self.begin.density
-        stopped = searched and self._search(trainer, model, step)
+        stopped = searched and self._search_after_saving(trainer, model, step)
         if searched or self._fresh or is_logging_step(trainer):
             self._log(trainer, pl_module, write=searched)
         if stopped:
             raise KeyboardInterrupt
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for a search that was ended by a kill in a run that has no steps left."""
+        self._make_up(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say the final size beside the hyper-parameters in TensorBoard."""
@@ -209,17 +221,46 @@ class Discovery(Callback, ABC):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _search_after_saving(self, trainer: Trainer, model: Transformer, step: int) -> bool:
+        """Keep the step, then search; a run killed meanwhile searches again when it is resumed."""
+        self._pending = step
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, RunCheckpoint):
+                callback.save(trainer, ahead=True)
+        return self._search(trainer, model, step)
+
+    def _make_up(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run the search that a kill has ended, now that the run was resumed from the step's checkpoint."""
+        if self._pending is None or self._pending != trainer.global_step or getattr(trainer, "fast_dev_run", False):
+            return
+        stopped = self._search(trainer, transformer_of(pl_module), self._pending)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, RunCheckpoint):
+                callback.save(trainer)
+        if stopped:
+            raise KeyboardInterrupt
+
     def _search(self, trainer: Trainer, model: Transformer, step: int) -> bool:
-        """One search on rank zero, remembered on all ranks; whether the user wants the run to stop."""
+        """One search on rank zero, remembered on all ranks; whether the user wants the run to stop.
+
+        A search or a file of it that fails is a note, and training goes on.
+        """
         shared: tuple[dict[str, Any], bool] | None = None
         try:
             if trainer.is_global_zero:
                 shared = self._search_here(trainer, model, step)
-        finally:  # the other processes wait here; they hear of a failure too
+        except Exception as error:
+            self.reason = f"the search at step {step} failed: {type(error).__name__}: {error}".splitlines()[0]
+            self.failures.append(self.reason)
+            self._values = {}
+            self.tell(self.reason)
+            shared = self.state_dict(), False
+        finally:  # the other processes wait here; they hear of an end too
             shared = trainer.strategy.broadcast(shared)
         if shared is None:
-            raise SparselitError(f"the search for a circuit at step {step} failed in the first process")
+            raise SparselitError(f"the search for a circuit at step {step} was ended in the first process")
         self.load_state_dict(shared[0])
+        self._pending = None
         return shared[1]
 
     def _search_here(self, trainer: Trainer, model: Transformer, step: int) -> tuple[dict[str, Any], bool]:
@@ -302,6 +343,8 @@ class Discovery(Callback, ABC):
             "reason": self.reason,
             "seconds": self.seconds,
             "searches": self.searches,
+            "pending": self._pending,
+            "failures": list(self.failures),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -309,6 +352,7 @@ class Discovery(Callback, ABC):
         self._values, self._latest = dict(state_dict["values"]), dict(state_dict["latest"])
         self.reason, self.seconds = state_dict["reason"], state_dict["seconds"]
         self.searches = state_dict["searches"]
+        self._pending, self.failures = state_dict["pending"], list(state_dict["failures"])
 
 
 def described(circuit: Circuit) -> str:

@@ -53,6 +53,7 @@ class RunCheckpoint(Checkpoint):
         self.last_step = 0
         self._seconds = 0.0  # before this process
         self._began: float | None = None
+        self._ahead = False  # the checkpoint of this step was written before its end
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -74,7 +75,8 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         """Save where the cadence says so, and after the last step."""
         stepped, self._seen = trainer.global_step != self._seen, trainer.global_step
-        if stepped and (self._seen % self.every_n_steps == 0 or self._seen == trainer.max_steps):
+        due = self._seen % self.every_n_steps == 0 or self._seen == trainer.max_steps or self._ahead
+        if stepped and due:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,9 +98,16 @@ class RunCheckpoint(Checkpoint):
         """Count on from there."""
         self._seconds = state_dict["seconds"]
 
-    def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint of the current step and remove the ones that are not kept."""
+    def save(self, trainer: Trainer, ahead: bool = False) -> None:
+        """Write the checkpoint of the current step and remove the ones that are not kept.
+
+        Args:
+            trainer: the trainer.
+            ahead: another callback has work to do in this step that should not cost it; the checkpoint is written
+                again at the end of the step.
+        """
         step = trainer.global_step
+        self._ahead = ahead
         if self.dirpath is None or getattr(trainer, "fast_dev_run", False):
             return
         path = self.dirpath / checkpoint_name(step)

@@ -31,11 +31,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             torch.cuda.manual_seed(0)
         random.seed(0)
         model.eval()
+        failure: BaseException | None = None
         try:
             yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        except BaseException as error:  # Lightning's isolate_rng puts nothing back after an error
+            failure = error
+        for module, mode in modes.items():
+            module.training = mode
+    if failure is not None:
+        raise failure
 
 
 def on_device(behaviour: Behaviour, device: torch.device) -> Behaviour:

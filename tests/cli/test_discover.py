@@ -407,7 +407,7 @@ def test_the_first_ctrl_c_in_fit_finishes_the_step_search_included(
     code, _, err = run(*FIT)
     assert pressing() == [signal.SIGINT]
     assert code == 130
-    assert "stopped after step 40; go on with:\nsparselit fit --config copy.yaml --ckpt_path last" in err
+    assert "stopped after step 40; go on with:\nsparselit fit --ckpt_path runs/copy/version_" in err
     found = circuits()["step=40.json"]
     assert json.loads(found)["certificate"]["complete"] is True
     code, _, err = run(*FIT, "--ckpt_path", "last", "--circuits", "null")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from sparselit.callbacks import CircuitDiscovery, StaticSparsity
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,7 +31,10 @@ from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.modules import SparseTransformer
+from sparselit.runs.checkpoint_file import load_checkpoint
+from sparselit.runs.folder import checkpoints_in
 from sparselit.training.discovery import Begin, Discovery
+from sparselit.training.run_checkpoint import RandomState, RunCheckpoint
 from tests.circuits.records import some_circuit, some_evidence, some_nulls, some_score
 
 NAMES = {
@@ -56,6 +59,13 @@ class Noisy(SparseTransformer):
     def training_step(self, batch: Examples, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
         return loss * (0.5 + torch.rand(()) + float(np.random.rand()) + random.random())  # noqa: NPY002
+
+
+class WithDropout(SparseTransformer):
+    """Draws from torch's generator, whose state the checkpoint holds."""
+
+    def training_step(self, batch: Examples, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (0.5 + torch.rand(()))
 
 
 class Scripted(Discovery):
@@ -113,7 +123,7 @@ def train(folder: Path, *callbacks: Callback, steps: int = 8, resume: Path | Non
     )
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     quiet |= {"enable_model_summary": False, "log_every_n_steps": 3, "num_sanity_val_steps": 0}
-    if any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+    if any(isinstance(callback, Checkpoint) for callback in callbacks):
         quiet["enable_checkpointing"] = True
     quiet |= {"check_val_every_n_epoch": None, "val_check_interval": 2}
     trainer = Trainer(**(quiet | settings), max_steps=steps, default_root_dir=folder, callbacks=list(callbacks))
@@ -337,3 +347,53 @@ def test_a_value_out_of_range_is_refused(settings: dict[str, Any], message: str)
         Begin(density=3)
     with pytest.raises(SparselitError, match=r"circuits\.begin\.step must be at least 0, got -1"):
         Begin(step=-1)
+
+
+# -- what a search cannot cost ---------------------------------------------------------------------------------------
+
+
+class Failing(Scripted):
+    """Ends in an error, in the searches that it is told."""
+
+    errors: ClassVar[dict[int, BaseException]] = {}
+
+    def find(self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Any = None) -> Circuit:
+        circuit = super().find(model, behaviour, progress, previous)
+        if self.calls in self.errors:
+            raise self.errors[self.calls]
+        return circuit
+
+
+def checkpoints(folder: Path) -> RunCheckpoint:
+    return RunCheckpoint(every_n_steps=100, keep=100, dirpath=str(folder))
+
+
+def test_a_search_that_fails_is_a_note_and_the_training_goes_on(tmp_path: Path) -> None:
+    without = train(tmp_path / "without", sparse(), module=Noisy)
+    search = Failing([5, 5, 3, 3])
+    search.errors = {2: ZeroDivisionError("by zero\nand more")}
+    with_it = train(tmp_path / "with", sparse(), search, module=Noisy)
+    assert search.failures == ["the search at step 4 failed: ZeroDivisionError: by zero"]
+    assert search.calls == 4
+    assert weights(with_it) == weights(without)
+
+
+@pytest.mark.parametrize("step", [4, 8], ids=["on the way", "at the last step"])
+def test_a_run_killed_in_a_search_loses_no_step_and_searches_again(step: int, tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", RandomState(), sparse(), Failing([5, 4, 3, 2]), module=WithDropout)
+    search = Failing([5, 4, 3, 2])
+    search.errors = {step // 2: GeneratorExit()}  # no error that anything handles
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(GeneratorExit):
+        train(tmp_path / "killed", RandomState(), sparse(), search, checkpoints(folder), module=WithDropout)
+    assert max(checkpoints_in(folder)) == step
+    again = Failing([5, 4, 3, 2][step // 2 - 1 :])
+    file = checkpoints_in(folder)[step]
+    resumed = train(
+        tmp_path / "resumed", RandomState(), sparse(), again, checkpoints(folder), module=WithDropout, resume=file
+    )
+    assert again.calls == (8 - step) // 2 + 1
+    assert again.searches == 4
+    assert weights(resumed) == weights(whole)
+    final = load_checkpoint(checkpoints_in(folder)[8])["callbacks"]
+    assert next(state for name, state in final.items() if "Failing" in name)["pending"] is None

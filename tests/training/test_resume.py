@@ -56,7 +56,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def newest(folder: Path) -> int:
-    return max(RunFolder(folder / "runs", "run", 0).checkpoints(), default=0)
+    return max(RunFolder(folder / "runs/run/version_0").checkpoints(), default=0)
 
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
@@ -116,7 +116,7 @@ def kill_and_resume(folder: Path, moments: list[tuple[signal.Signals, int]], rng
             assert code == -signal.SIGKILL
         else:
             assert code == 128 + signum, err
-            assert f"stopped after step {saved}; go on with:\nsparselit fit --config run.yaml --ckpt_path last" in err
+            assert f"stopped after step {saved}; go on with:\nsparselit fit --ckpt_path runs/run/version_0" in err
         argv = ("--ckpt_path", "last")
         expected = saved
     code, out, err = finish(start(folder, *argv))
@@ -197,7 +197,7 @@ def test_a_second_signal_stops_at_once_and_a_damaged_checkpoint_is_passed_over(
     assert code in (130, 143)
     assert "go on with" not in err
 
-    checkpoints = RunFolder(folder / "runs", "run", 0).checkpoints()
+    checkpoints = RunFolder(folder / "runs/run/version_0").checkpoints()
     *_, (step, older), (_, newer) = checkpoints.items()
     newer.write_bytes(newer.read_bytes()[: newer.stat().st_size // 2])
     (newer.parent / f"{newer.name}.{NO_PROCESS}.tmp").write_bytes(b"half")
@@ -323,25 +323,3 @@ def test_a_checkpoint_cut_anywhere_is_an_error_of_ours_or_loads(tmp_path: Path) 
     assert damaged == [tmp_path / "step=2.ckpt"]
     with pytest.raises(SparselitError, match="no checkpoint can be read"):
         newest_loadable({2: tmp_path / "step=2.ckpt"})
-
-
-def test_run_folders_count_upwards_and_are_found_again(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    first = RunFolder.next(root, "quotes").create()
-    assert RunFolder.next(root, "quotes").version == 1
-    assert RunFolder(root, "quotes", 0).create().version == 1  # taken meanwhile
-    RunFolder(root, "quotes", 10).create()
-    assert [folder.version for folder in RunFolder.versions(root, "quotes")] == [0, 1, 10]
-    with pytest.raises(SparselitError, match="--ckpt_path last: no checkpoint in"):
-        RunFolder.newest(root, "quotes")
-    first.checkpoint_folder.mkdir()
-    for name in ("step=20.ckpt", "step=100.ckpt", "last.ckpt", "step=200.ckpt.1.tmp"):
-        (first.checkpoint_folder / name).touch()
-    assert RunFolder.newest(root, "quotes") == first  # the newer ones hold no checkpoint
-    assert list(first.checkpoints()) == [20, 100]
-    assert RunFolder.of(first.checkpoint_folder / "step=20.ckpt") == first
-    assert RunFolder.of(first.config) == first
-    assert RunFolder.of(tmp_path / "elsewhere/step=20.ckpt") is None
-    for folder in RunFolder.versions(root, "quotes"):
-        folder.discard()
-    assert not root.exists()

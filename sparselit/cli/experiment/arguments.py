@@ -43,14 +43,12 @@ class Arguments:
     """An experiment's command line, with the configuration files found.
 
     Attributes:
-        typed: the arguments as the user typed them, the command first.
-        argv: the same with every ``--config`` a path of a file that exists.
+        argv: the arguments as typed, the command first, with every ``--config`` a path of a file that exists.
         config_files: those paths, in order.
         layers: settings in the order in which later ones win.
         ckpt_path: value of ``--ckpt_path``, if any.
     """
 
-    typed: list[str]
     argv: list[str]
     config_files: list[Path]
     layers: list[Layer]
@@ -60,19 +58,6 @@ class Arguments:
     def command(self) -> str:
         """The subcommand, e.g. ``fit``."""
         return self.argv[0]
-
-    def again(self, *more: str) -> list[str]:
-        """The command to type next time: the same without ``--ckpt_path``, and ``more``."""
-        kept: list[str] = []
-        skip = False
-        for argument in self.typed:
-            if skip:
-                skip = False
-            elif argument == "--ckpt_path":
-                skip = True
-            elif not argument.startswith("--ckpt_path="):
-                kept.append(argument)
-        return ["sparselit", *kept, *more]
 
 
 def prepare(typed: list[str]) -> Arguments:
@@ -87,13 +72,13 @@ def prepare(typed: list[str]) -> Arguments:
     ckpt_path = next((value for name, value in reversed(pairs) if name == "--ckpt_path"), None)
     named = {name for name, value in pairs if value is not None}
     has_data = not named.isdisjoint(("--config", "-c", "--data", "--data.class_path"))
-    if command == "fit" and not has_data and not informs:
+    goes_on = ckpt_path is not None and Path(ckpt_path).is_dir()  # in a run that says all about itself
+    if command == "fit" and not has_data and not informs and not goes_on:
         raise SparselitError("fit needs --config FILE (see `sparselit configs`) or --data TASK (see `sparselit tasks`)")
-    if command != "fit" and not informs:
-        if ckpt_path is None:
-            raise SparselitError(f"{command} needs --ckpt_path FILE, or --ckpt_path last together with --config")
-        if not has_data:
-            pairs.insert(0, ("--config", str(_config_beside(command, ckpt_path))))
+    if command != "fit" and not informs and ckpt_path is None:
+        raise SparselitError(f"{command} needs --ckpt_path FILE or RUN_FOLDER, or --ckpt_path last with --config")
+    if ckpt_path is not None and not has_data and not informs:
+        pairs.insert(0, ("--config", str(_config_beside(command, ckpt_path))))
 
     argv: list[str] = [command]
     files: list[Path] = []
@@ -123,7 +108,7 @@ def prepare(typed: list[str]) -> Arguments:
     argv[1:1] = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if _lacks_class(key, contents, values)]
     layers = [Layer(str(path), dict(_settings(content))) for path, content in zip(files, contents, strict=True)]
     layers.append(Layer("the command line", dict(_typed_settings(values))))
-    return Arguments(typed, argv, files, layers, ckpt_path)
+    return Arguments(argv, files, layers, ckpt_path)
 
 
 def _is_table(setting: Any) -> bool:
@@ -146,7 +131,7 @@ def _lacks_class(key: str, contents: list[dict[str, Any]], values: list[tuple[st
 def _config_beside(command: str, ckpt_path: str) -> Path:
     if ckpt_path == LAST:
         raise SparselitError(f"{command} --ckpt_path last needs --config, which names the run; or give the file itself")
-    if not Path(ckpt_path).is_file():
+    if not Path(ckpt_path).exists():
         raise SparselitError(f"checkpoint {ckpt_path!r} does not exist")
     folder = RunFolder.of(Path(ckpt_path))
     if folder is None or not folder.config.is_file():

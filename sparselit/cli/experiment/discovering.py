@@ -84,7 +84,7 @@ def discover(
         raise SparselitError(f"cannot write the circuit {path}: {shown(nearest)} is no folder that can be written to")
     behaviours = search.validate(model, data)
     for task, behaviour in behaviours.items():
-        _refuse_other_prompts(path.parent / task, behaviour)
+        refuse_other_prompts(path.parent / task, behaviour, "write into another folder with --output FILE.json")
     model.load_state_dict(content["state_dict"])
     transformer = transformer_of(model).to(trainer.strategy.root_device)
     visible = trainer.progress_bar_callback is not None
@@ -121,16 +121,23 @@ def _default_path(checkpoint: Path, step: int) -> Path:
     return (folder.path if folder else checkpoint.parent) / FOLDER / f"step={step}.json"
 
 
-def _refuse_other_prompts(folder: Path, behaviour: Behaviour) -> None:
-    """The circuits of one folder share their prompts; those that are there must not change under them."""
-    with TemporaryDirectory() as temporary:
-        for file in behaviour.write(Path(temporary)).values():
-            there = folder / PROMPTS / file.name
-            if there.is_file() and there.read_bytes() != file.read_bytes():
-                raise SparselitError(
-                    f"{shown(there)} holds other examples than this data gives, and the circuits beside it rely on "
-                    "them;\nwrite into another folder with --output FILE.json"
-                )
+def refuse_other_prompts(folder: Path, behaviour: Behaviour, advice: str) -> None:
+    """The circuits of one folder share their prompts; those that are there must not change under them.
+
+    Args:
+        folder: where the circuits stand.
+        behaviour: the task's splits, whose prompts would be written.
+        advice: what to do instead.
+
+    Raises:
+        SparselitError: the folder holds other prompts.
+    """
+    changed = behaviour.changed_in(folder / PROMPTS)
+    if changed is not None:
+        raise SparselitError(
+            f"{shown(changed)} holds other examples than this data gives, and the circuits beside it rely on them;\n"
+            f"{advice}"
+        )
 
 
 def _write(path: Path, circuit: Circuit, model: Transformer, behaviour: Behaviour, replace: bool) -> tuple[Path, bool]:

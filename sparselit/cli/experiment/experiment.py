@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,17 +22,18 @@ from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.circuit_lines import discovered_text, found_lines, verify_command
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.command_line import CommandLine
-from sparselit.cli.experiment.discovering import Discovered
+from sparselit.cli.experiment.discovering import Discovered, refuse_other_prompts
 from sparselit.cli.experiment.interruption import Interrupted, Interruption
 from sparselit.cli.experiment.last_lines import files, measure, result_lines
 from sparselit.cli.experiment.plugins import load_plugins
-from sparselit.cli.experiment.resume import check_fit, check_training_state, data_changes
+from sparselit.cli.experiment.resume import check_fit, check_training_state, data_changes, refuse_other_seed
 from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events
 from sparselit.errors import SparselitError
 from sparselit.report.summary import Summary, scores
 from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import RunFolder, shown
+from sparselit.runs.lock import locked
 from sparselit.sparsity.density import density_table
 from sparselit.training.discovery import FOLDER, Discovery
 from sparselit.training.run_checkpoint import AtomicCheckpointIO, RandomState, RunCheckpoint
@@ -67,6 +70,7 @@ class Experiment(CommandLine):
         self.checkpoint: RunCheckpoint | None = None
         self.discovery: Discovery | None = None
         self.interruption = Interruption(None)
+        self._held = ExitStack()  # the lock of the run's folder
         super().__init__(arguments)
 
     # -- objects ------------------------------------------------------------------------------------------------------
@@ -81,7 +85,7 @@ class Experiment(CommandLine):
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in given):
             callbacks.append(TQDMProgressBar(refresh_rate=20 if sys.stdout.isatty() else 200))
         if self.subcommand == "fit":
-            callbacks.append(RandomState())
+            callbacks.insert(0, RandomState())  # it remembers the end of the step before a search saves it
             if config.get("enable_checkpointing") is not False:
                 own = [callback for callback in given if isinstance(callback, RunCheckpoint)]
                 self.checkpoint = own[0] if own else RunCheckpoint()
@@ -113,15 +117,19 @@ class Experiment(CommandLine):
             check_fit(self.start, self.model, self.datamodule)
             if subcommand == "fit":
                 check_training_state(self.start)
+                refuse_other_seed(self.start, self.config["fit"].seed_everything)
             self.notes += data_changes(self.start, self.datamodule) if self.start.folder else ()
         if subcommand != "fit":
             self._tell_notes()
         try:
-            super()._run_subcommand(subcommand)
+            with self._held:
+                super()._run_subcommand(subcommand)
         except Interrupted as stop:
             for logger in self.trainer.loggers:
                 logger.finalize("interrupted")
-            _say(f"stopped after step {stop.step}; go on with:\n{self._resume_command()}")
+            _say(
+                f"stopped after step {stop.step}" + (f"; go on with:\n{self._resume_command()}" if self.folder else "")
+            )
             sys.exit(128 + stop.signum)
         except SystemExit:
             self._discard_folder()
@@ -135,9 +143,14 @@ class Experiment(CommandLine):
             if isinstance(callback, Sparsifier):
                 callback.validate(self.model, self.trainer.max_steps)
             elif isinstance(callback, Discovery):
-                callback.validate(self.model, self.datamodule)
+                behaviours = callback.validate(self.model, self.datamodule)
                 callback.tell = _say
                 self.discovery = callback
+                run = self.start.folder if self.start else None
+                if run is not None:
+                    for task, behaviour in behaviours.items():
+                        advice = "leave --ckpt_path out to begin a run, or keep this run's data: settings"
+                        refuse_other_prompts(run.path / FOLDER / task, behaviour, advice)
         self._tell_notes()
         if self._get(self.config, "trainer").fast_dev_run:
             return
@@ -145,8 +158,8 @@ class Experiment(CommandLine):
         if self._wants_tensorboard:
             self.trainer.logger = Events(
                 save_dir=self.folder.root,
-                name=self.folder.name,
-                version=self.folder.version,
+                name=self.folder.path.parent.name,
+                version=self.folder.path.name,
                 default_hp_metric=False,
             )
         if self.checkpoint is not None and self.checkpoint.dirpath is None:
@@ -169,9 +182,10 @@ class Experiment(CommandLine):
         root, name = self._root(settings), self._name(settings)
         started_by_ddp = int(os.environ.get("LOCAL_RANK", 0)) > 0
         if started_by_ddp and _FOLDER_VARIABLE in os.environ:
-            return RunFolder(root, name, int(os.environ[_FOLDER_VARIABLE]))
+            return RunFolder(Path(os.environ[_FOLDER_VARIABLE]))
         folder = self.start.folder if self.start and self.start.folder else RunFolder.next(root, name).create()
-        os.environ[_FOLDER_VARIABLE] = str(folder.version)
+        self._held.enter_context(locked(folder.path))
+        os.environ[_FOLDER_VARIABLE] = str(folder.path.absolute())
         saved = settings.clone()
         saved.ckpt_path = None
         text = self._parser("fit").dump(saved, skip_unset=False, skip_validation=True)
@@ -210,7 +224,7 @@ class Experiment(CommandLine):
         for task, (_, path) in self.discovery.latest.items() if self.discovery is not None else ():
             commands.append((f"check every claim of the circuit{task and f' of {task}'}", verify_command(path)))
         summary = Summary(
-            name=f"{self.folder.name}/version_{self.folder.version}",
+            name=self.folder.label,
             task=type(self.datamodule).__name__,
             model=type(self.model).__name__,
             steps=steps,
@@ -253,7 +267,9 @@ class Experiment(CommandLine):
             sys.exit(1)
 
     def _resume_command(self) -> str:
-        return shlex.join(self.arguments.again("--ckpt_path", "last"))
+        """What goes on in this very run, as it was configured, whatever other runs have begun meanwhile."""
+        assert self.folder is not None
+        return shlex.join(["sparselit", "fit", "--ckpt_path", shown(self.folder.path)])
 
 
 def _sentence(error: Exception) -> str:

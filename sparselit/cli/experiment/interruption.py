@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: finish the step, keep a checkpoint of exactly that step, and stop."""
+"""Ctrl-C, SIGTERM or a closed terminal during training: finish the step, keep a checkpoint of exactly it, and stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -49,11 +49,17 @@ class Interruption(Checkpoint):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the two signals inside a ``with`` block; outside the main thread this does nothing."""
+        """Handle the signals inside a ``with`` block; outside the main thread this does nothing.
+
+        A hang-up that was ignored from the start, as under ``nohup``, stays ignored.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {signum: signal.signal(signum, self._arrived) for signum in (signal.SIGINT, signal.SIGTERM)}
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
+        previous = {signum: signal.signal(signum, self._arrived) for signum in signals}
         self._listening = True
         try:
             yield
@@ -101,7 +107,8 @@ class Interruption(Checkpoint):
         elif self._training:
             self.signum = signum
             # Not sys.stderr: a handler may interrupt a write to it.
-            os.write(2, b"\nfinishing the step to keep a checkpoint; the same signal again stops at once\n")
+            with suppress(OSError):  # a terminal that was closed
+                os.write(2, b"\nfinishing the step to keep a checkpoint; the same signal again stops at once\n")
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
         else:

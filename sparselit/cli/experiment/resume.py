@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from sparselit.cli.experiment.arguments import LAST
@@ -51,24 +52,47 @@ class Start:
 def find_start(ckpt_path: str, root: Path, name: str) -> Start:
     """Read the checkpoint that ``--ckpt_path`` means.
 
-    ``last`` is the newest readable one of the newest run of that name, and training goes on in its folder. A path
-    starts a new run folder, so that nothing which came after that checkpoint is lost.
+    ``last`` is the newest run of that name, and training goes on in its folder from its newest readable checkpoint; so
+    it does in a run's folder that is given. A file starts a new run folder, so that nothing which came after that
+    checkpoint is lost.
 
     Args:
-        ckpt_path: ``last`` or a file.
+        ckpt_path: ``last``, a run's folder, or a file.
         root: folder of all runs.
         name: name of the run.
 
     Raises:
         SparselitError: there is none, or none can be read.
     """
-    if ckpt_path != LAST:
-        path = Path(ckpt_path)
+    path = Path(ckpt_path)
+    if ckpt_path != LAST and not path.is_dir():
         return Start(path, load_checkpoint(path), None)
-    folder = RunFolder.newest(root, name)
+    folder = RunFolder.newest(root, name) if ckpt_path == LAST else RunFolder.of(path)
+    if folder is None or not folder.checkpoints():
+        raise SparselitError(f"--ckpt_path {ckpt_path}: no run's folder, or one without a checkpoint")
     path, content, damaged = newest_loadable(folder.checkpoints())
     notes = tuple(f"{shown(other)} cannot be read; falling back to {path.name}" for other in damaged)
     return Start(path, content, folder, notes)
+
+
+def refuse_other_seed(start: Start, seed: object) -> None:
+    """Refuse to go on in a run that was begun with another seed: it is another run.
+
+    Raises:
+        SparselitError: the seeds differ; the message names both and the run.
+    """
+    if start.folder is None or not start.folder.config.is_file():
+        return
+    try:
+        saved = yaml.safe_load(start.folder.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    before = saved.get("seed_everything") if isinstance(saved, Mapping) else None
+    if before is not None and before != seed:
+        raise SparselitError(
+            f"{shown(start.folder.path)} was begun with seed_everything {before}, this command says {seed}; leave"
+            " --ckpt_path out to begin a run,\nor name the run to go on in: --ckpt_path RUN_FOLDER"
+        )
 
 
 def check_fit(start: Start, model: LightningModule, data: LightningDataModule | None) -> None:

@@ -1,0 +1,50 @@
+"""One process at a time trains in a run's folder; the others are told who does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sparselit.errors import SparselitError
+
+LOCK, OWNER = ".lock", ".owner.json"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder inside a ``with`` block.
+
+    The operating system releases it when its process ends, however that happens, so that none is ever stale.
+
+    Args:
+        folder: the run's folder, which exists.
+
+    Raises:
+        SparselitError: another process holds it; the message says which and since when.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SparselitError(f"another process trains in {folder}{_owner(folder)}; wait for it, or end it") from None
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    try:
+        (folder / OWNER).write_text(json.dumps(owner) + "\n", encoding="utf-8")
+        yield
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        lock.release()  # the file stays: removing it would let two later processes lock two files of that name
+
+
+def _owner(folder: Path) -> str:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        return f" (process {int(owner['process'])} on {str(owner['host'])[:80]!r} since {str(owner['since'])[:19]!r})"
+    return ""
