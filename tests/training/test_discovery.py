@@ -357,7 +357,7 @@ class Failing(Scripted):
 
     errors: ClassVar[dict[int, BaseException]] = {}
 
-    def find(self, model: Transformer, behaviour: Behaviour, progress: Report, previous: Any = None) -> Circuit:
+    def find(self, model: Transformer, behaviour: Behaviour, progress: Progress, previous: Any = None) -> Circuit:
         circuit = super().find(model, behaviour, progress, previous)
         if self.calls in self.errors:
             raise self.errors[self.calls]
