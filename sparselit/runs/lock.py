@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sparselit.errors import SparselitError
+from sparselit.runs.atomic import write_text
 
 LOCK, OWNER = ".lock", ".owner.json"
 
@@ -36,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise SparselitError(f"another process trains in {folder}{_owner(folder)}; wait for it, or end it") from None
     owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        (folder / OWNER).write_text(json.dumps(owner) + "\n", encoding="utf-8")
+        write_text(folder / OWNER, json.dumps(owner) + "\n")
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)
