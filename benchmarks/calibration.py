@@ -20,11 +20,10 @@ from torch import Tensor
 from sparselit.circuits.criterion import task_loss
 from sparselit.circuits.evidence.hypothesis_tests import equivalence, minimality, sufficiency
 from sparselit.circuits.evidence.nulls import random_circuit
-from sparselit.circuits.run.ablation import Replacement
-from sparselit.circuits.run.masked import answer_logits
+from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.examples import Examples
 from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges
 
 EXPERIMENTS, ALPHA = 1000, 0.05
 Generator = torch.Generator
@@ -83,13 +82,13 @@ class RandomCircuits:
 
     def __init__(self, draws: int) -> None:
         torch.manual_seed(0)
-        self.model = Transformer(8, 6, n_layers=1, d_model=8, n_heads=2, d_mlp=8, init_std=0.5).eval()
-        self.edges = Edges.of(self.model)
-        self.profile = torch.rand(len(self.edges)) < 0.5
+        model = Transformer(8, 6, n_layers=1, d_model=8, n_heads=2, d_mlp=8, init_std=0.5).eval()
+        engine = NaiveEngine.of(model)
+        self.profile = Subnetwork(engine, torch.rand(len(engine.edges)) < 0.5)
         tokens = torch.randint(8, (32, 6))
         full = torch.full((32,), 6)
         with torch.no_grad():
-            answer = self.model(tokens, full - 1).argmax(-1)
+            answer = model(tokens, full - 1).argmax(-1)
         self.examples = Examples(tokens, full, answer, (answer + 1) % 8, tokens, torch.zeros(32, dtype=torch.long))
         self.draws, self.seed = draws, 0
 
@@ -97,8 +96,7 @@ class RandomCircuits:
     def loss(self) -> float:
         """Of the next random circuit."""
         self.seed += 1
-        chosen = random_circuit(self.edges, self.profile, self.seed)
-        logits = answer_logits(self.model, self.edges, Replacement(), chosen, self.examples)
+        logits = self.profile.keeping(random_circuit(self.profile, self.seed)).logits(self.examples)
         return float(task_loss(logits, self.examples).mean())
 
     def rejects(self, kind: str, n: int, g: Generator) -> bool:

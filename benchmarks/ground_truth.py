@@ -46,7 +46,7 @@ def main() -> None:
         for ablation in ABLATIONS:
             for search, factory in SEARCHES.items():
                 case, ness = make(), truth[name, ablation]
-                problem = Problem(case.model, case.domain, case.criterion, ablation)
+                problem = Problem.of(case.model, case.domain, case.criterion, ablation)
                 began = time.perf_counter()
                 kept = factory().run(problem).kept
                 seconds = time.perf_counter() - began

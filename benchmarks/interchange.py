@@ -11,29 +11,23 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.run.ablation import prepare
+from sparselit.circuits import load
 from sparselit.circuits.run.interchange import flip_rate
-from sparselit.model.wiring import Edges
 from sparselit.report.terminal import node_text
 from sparselit.statistics.intervals import wilson
 
 
 def main(path: Path) -> None:
-    circuit = read_circuit(path)
-    model = read_model(path, circuit)
-    splits = read_behaviour(path, circuit).splits
-    edges = Edges.of(model, circuit.ablation.removes_biases)
-    masks = edges.masks(edges.find(circuit.places))
-    replacement = prepare(model, circuit.ablation, splits)
-    examples = splits["report"].select(slice(0, 4000))
+    loaded = load(path)
+    circuit, model, naive = loaded.circuit, loaded.model, loaded.naive
+    examples = loaded.behaviour.splits["report"].select(slice(0, 4000))
     n = len(examples.answer)
     sys.stdout.write(f"{'site':<18}{'node':<28}{'answers flipped':>16}   95 % interval  (n {n:,})\n")
     sites = [site for site in model.sites if site in circuit.nodes]
     for site in sites:
         channels = circuit.nodes[site]
         for chosen in [*([channel] for channel in channels), *([channels] if len(channels) > 1 else [])]:
-            rate = flip_rate(model, masks, replacement, examples, {site: chosen})
+            rate = flip_rate(naive.engine, naive.kept, examples, {site: chosen})
             low, high = wilson(rate * n, n)
             name = node_text(circuit, (site, chosen[0])) if len(chosen) == 1 else "together"
             sys.stdout.write(f"{site:<18}{name:<28}{rate:>15.1%}   {low:.1%} - {high:.1%}\n")

@@ -79,7 +79,7 @@ def main() -> None:
     )
     for ablation in options.ablation:
         for name in options.search:
-            problem = Problem(model, discovery, criterion, ablation)
+            problem = Problem.of(model, discovery, criterion, ablation)
             found = getattr(searches, name)().run(problem)
             edges, cost = problem.edges, problem.cost
             weights = found.kept & ~edges.is_bias

@@ -196,11 +196,9 @@ def measured(job: Job, seconds: float) -> dict[str, Any]:
     model, protocol = trained(job.task, job.model, job.seed), job.protocol
     splits = examples_of(job.task)
     began = time.process_time()
-    settings = (protocol.bounds, protocol.ablation, protocol.granularity)
-    if job.null is None:
-        problem = Problem(model, splits["discovery"], *settings)
-    else:
-        problem = null_problem(job.null, model, splits["discovery"], *settings)
+    problem = Problem.of(model, splits["discovery"], protocol.bounds, protocol.ablation, protocol.granularity)
+    if job.null is not None:
+        problem = null_problem(job.null, problem, protocol.bounds)
     start, values = working_set(problem)
     reached = {bound.metric: values[bound.metric] for bound in protocol.bounds}
     row: dict[str, Any] = {"of": len(problem.edges), "edges": None}

@@ -91,8 +91,7 @@ class Mixture(Task):
         if examples is None:
             return None
         token = torch.tensor([self._tokenizer.index[word] for word in self.tasks[i].vocabulary])
-        inside = torch.arange(examples.tokens.shape[1]) < examples.length[:, None]
-        tokens, corrupted = (token[field] * inside for field in (examples.tokens, examples.corrupted))
+        tokens, corrupted = (token[field] * examples.real for field in (examples.tokens, examples.corrupted))
         if self.marked:
             mark = torch.full((len(tokens), 1), self._tokenizer.index[f"<{self.strata[i]}>"])
             tokens, corrupted = (torch.cat([mark, field], 1) for field in (tokens, corrupted))

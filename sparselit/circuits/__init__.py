@@ -4,9 +4,11 @@ from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.discover import NoCircuitError, discover
 from sparselit.circuits.files import read_circuit, write_circuit
+from sparselit.circuits.loaded import load
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.sets import difference, intersection, shared, union
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.circuits.verify import verify
 from sparselit.data.behaviour import Behaviour
 
@@ -17,9 +19,11 @@ __all__ = [
     "Circuit",
     "NoCircuitError",
     "Problem",
+    "Subnetwork",
     "difference",
     "discover",
     "intersection",
+    "load",
     "read_circuit",
     "shared",
     "union",

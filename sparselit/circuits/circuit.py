@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,17 +17,12 @@ from sparselit.circuits.criterion import Bound
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.data.behaviour import PromptFile
 from sparselit.errors import SparselitError
-from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import BIAS, Edges, biases, live_channels
+from sparselit.model.wiring import Place
 from sparselit.runs.json_record import APART, Count, read, write
-
-if TYPE_CHECKING:
-    from sparselit.circuits.running import Runner
 
 FORMAT, VERSION = "sparselit-circuit", 2
 #: Versions that can be read: in the first, evidence had fewer parts.
 VERSIONS = (1, 2)
-Edge = tuple[str, int, int]
 
 
 class KeptEdge(NamedTuple):
@@ -146,26 +141,15 @@ class EdgeSet:
     path: Path | None = field(default=None, compare=False, repr=False, metadata=APART)
 
     @cached_property
-    def weights(self) -> dict[Edge, float]:
+    def weights(self) -> dict[Place, float]:
         """The values of the edges, then of the biases, by (parameter name, row, column)."""
         found = {edge[:3]: edge.weight for edge in self.edges}
         return found | {(bias.parameter, bias.channel, 0): bias.value for bias in self.biases}
 
     @property
-    def places(self) -> list[Edge]:
+    def places(self) -> list[Place]:
         """The edges, then the biases, as (parameter name, row, column)."""
         return [edge[:3] for edge in self.edges] + [(name, channel, 0) for name, channel, _ in self.biases]
-
-    def run(self, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
-        """Logits of the circuit alone; see :meth:`sparselit.circuits.running.Runner.logits`."""
-        return self.runner.logits(tokens, at, corrupted)
-
-    @cached_property
-    def runner(self) -> Runner:
-        """The circuit ready to run: its model is read once, and made as small as its edges allow."""
-        from sparselit.circuits.running import Runner  # running imports this module
-
-        return Runner(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,13 +192,6 @@ class Circuit(EdgeSet):
         """The content of ``circuit.json``."""
         return {"format": FORMAT, "version": self.version, **write(self, self.version)}
 
-    @staticmethod
-    def load(path: str | Path) -> Circuit:
-        """Read a ``circuit.json``; see :func:`sparselit.circuits.files.read_circuit`."""
-        from sparselit.circuits.files import read_circuit  # files imports this module
-
-        return read_circuit(Path(path))
-
 
 def model_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the sorted tensors: name, dtype, shape and bytes of each."""
@@ -224,37 +201,3 @@ def model_hash(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def nodes_of(edges: Edges, kept: Tensor) -> dict[str, list[int]]:
-    """Channels of each site that are an end of a kept edge or bias, ascending; sites without any are left out."""
-    nodes: dict[str, set[int]] = {}
-    for index in kept.nonzero()[:, 0].tolist():
-        for site, channel in edges.endpoints(index):
-            if site != BIAS:
-                nodes.setdefault(site, set()).add(channel)
-    return {site: sorted(channels) for site, channels in sorted(nodes.items())}
-
-
-def free_parameters(model: Transformer, edges: Edges, kept: Tensor, ablation: Ablation) -> int:
-    """Parameters that stay without being edges: the biases kept, gains of channels that are read, sinks of live heads.
-
-    Where the ablation leaves biases alone (a constant is its own mean), all non-zero ones count.
-    """
-    live = live_channels(edges, kept)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    if ablation.removes_biases:
-        count = int((kept & edges.is_bias).sum())
-    else:
-        count = sum(int(parameters[name].count_nonzero()) for name in biases(model))
-    for name, parameter in parameters.items():
-        site, _, kind = name.rpartition(".")
-        if "norm" in site:
-            block = site.rpartition(".")[0] or "unembed"
-            read = live[f"{block}.in"]
-            channels = read[: parameter.numel()] if "position_norm" not in site else read[-parameter.numel() :]
-            count += int(((parameter != 0) & channels.to(parameter.device)).sum())
-        elif kind == "sink":
-            heads = (live[f"{site}.q"] | live[f"{site}.v"]).unflatten(0, (model.n_heads, -1)).any(1)
-            count += int(heads.sum())
-    return count

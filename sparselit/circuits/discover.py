@@ -12,17 +12,13 @@ from torch import Tensor
 
 from sparselit.circuits.circuit import (
     Circuit,
-    Edge,
     KeptBias,
     KeptEdge,
     Measured,
     ModelRecord,
     SearchRecord,
-    Size,
     TaskRecord,
-    free_parameters,
     model_hash,
-    nodes_of,
 )
 from sparselit.circuits.claims import Certificate, Removal, SearchedNull, extended
 from sparselit.circuits.criterion import ROBUST, Criterion, holds, is_relative, measure
@@ -31,13 +27,16 @@ from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.granularity import Granularity
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import Auto, Found, Progress, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import integrated_gradients
+from sparselit.circuits.size import nodes_of
 from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Place
 
 #: How much evidence there is to be.
 Depth = Literal["quick", "full"]
@@ -59,7 +58,7 @@ def discover(
     progress: Progress | None = None,
     max_seconds: float | None = None,
     granularity: Granularity = "weight",
-    start: Sequence[Edge] = (),
+    start: Sequence[Place] = (),
     evidence: Depth = "quick",
 ) -> Circuit:
     """Find, confirm and document a circuit.
@@ -95,21 +94,21 @@ def discover(
         raise SparselitError(f"circuits.evidence must be one of {', '.join(get_args(Depth))}, got {evidence!r}")
     search = search or Auto()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    seed: Tensor | None = None  # edges to begin with, where there are some
+    engine = NaiveEngine.of(model, ablation, behaviour.splits)
+    seed: Tensor | None = None  # edges to begin with, where there are some; some may have died since
+    if start:
+        seed = torch.isin(torch.arange(len(engine.edges)), engine.edges.numbers(start))
     for tighter in TIGHTER:
         bounds = [bound.tightened(1 - (1 - margin) * (1 - tighter)) for bound in criterion]
-        problem = Problem(model, behaviour.splits["discovery"], bounds, ablation, granularity, behaviour.splits)
+        problem = Problem(engine, behaviour.splits["discovery"], bounds, granularity)
         _require(bounds, problem.values(problem.all_edges()), "discovery")
         if tighter == TIGHTER[0]:  # where the model fails, no search is worth its time
             _require(criterion, _on_selection(problem, problem.all_edges(), criterion, behaviour), "selection")
-        if start and seed is None:
-            known = set(problem.edges.places())  # some may have died since
-            seed = problem.edges.find([place for place in start if place in known])
         grown = None if seed is None else regrown(problem, seed)
         found = search.run(problem, grown, progress, deadline)
         if not found.complete or holds(criterion, _on_selection(problem, found.kept, criterion, behaviour)):
             full = evidence == "full" and found.complete
-            searched = searched_nulls(problem, found.kept, behaviour.splits, search, progress) if full else None
+            searched = searched_nulls(problem, found.kept, search, progress) if full else None
             return _document(problem, found, behaviour, criterion, search, searched)
         seed = found.kept
     raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
@@ -164,16 +163,13 @@ def _document(
     searched: Mapping[str, SearchedNull] | None,
 ) -> Circuit:
     """The circuit as data, with certificate and evidence."""
-    model, edges, kept = problem.model, problem.edges, found.kept
+    circuit, kept = problem.keeping(found.kept), found.kept
+    model, edges = circuit.model, circuit.edges
     spent = problem.cost
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
-    indices = kept.nonzero()[:, 0].tolist()
-    nodes, is_bias = nodes_of(edges, kept), edges.is_bias.tolist()
     report = problem.on(behaviour.splits["report"], criterion)
     report.focus(kept)
-    proof = collect(
-        model, edges, kept, behaviour, criterion, problem.logits, problem.replacement, searched, report.works
-    )
+    proof = collect(circuit, behaviour, criterion, searched, report.works)
     values = proof.held_out.metrics
     return Circuit(
         model=ModelRecord(hash=model_hash(model.state_dict()), config=model.config),
@@ -185,14 +181,10 @@ def _document(
         ),
         criterion=tuple(extended(Measured, bound, value=values[bound.metric]) for bound in criterion),
         ablation=problem.ablation,
-        nodes={site: tuple(channels) for site, channels in nodes.items()},
-        edges=tuple(KeptEdge(*edges.describe(i), _weight(model, edges, i)) for i in indices if not is_bias[i]),
-        biases=tuple(KeptBias(*edges.describe(i)[:2], _weight(model, edges, i)) for i in indices if is_bias[i]),
-        size=Size(
-            nodes=sum(map(len, nodes.values())),
-            edges=sum(not is_bias[i] for i in indices),
-            free=free_parameters(model, edges, kept, problem.ablation),
-        ),
+        nodes=nodes_of(edges, kept),
+        edges=tuple(KeptEdge(*place, _weight(model, place)) for place in edges.places(kept & ~edges.is_bias)),
+        biases=tuple(KeptBias(*place[:2], _weight(model, place)) for place in edges.places(kept & edges.is_bias)),
+        size=circuit.size,
         certificate=Certificate(
             split="discovery",
             n=len(problem.discovery.answer),
@@ -216,7 +208,7 @@ def _document(
     )
 
 
-def _weight(model: Transformer, edges: Any, index: int) -> float:
-    name, row, column = edges.describe(index)
+def _weight(model: Transformer, place: Place) -> float:
+    name, row, column = place
     parameter = model.get_parameter(name).detach()
     return float(parameter[row] if parameter.ndim == 1 else parameter[row, column])

@@ -52,13 +52,14 @@ def write_circuit(path: str | Path, circuit: Circuit, model: Transformer, behavi
     return written
 
 
-def read_circuit(path: Path) -> Circuit:
+def read_circuit(path: str | Path) -> Circuit:
     """Read and validate a ``circuit.json``.
 
     Raises:
         SparselitError: the file is missing, too large, no JSON or no circuit, or a field is missing, unknown or of
             another type; the message names it.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > LARGEST:
             raise SparselitError(f"{path} is no circuit: it is larger than {LARGEST >> 20} MiB")

@@ -7,9 +7,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sparselit.circuits.circuit import Edge, EdgeSet, KeptBias, KeptEdge, Size, free_parameters, nodes_of
+from sparselit.circuits.circuit import EdgeSet, KeptBias, KeptEdge
 from sparselit.circuits.criterion import Bound
+from sparselit.circuits.loaded import Recorded
+from sparselit.circuits.run.fast import FastEngine
+from sparselit.circuits.size import nodes_of
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.errors import SparselitError
+from sparselit.model.wiring import Place
 
 
 class Shared(NamedTuple):
@@ -21,9 +26,9 @@ class Shared(NamedTuple):
         second: only in the second.
     """
 
-    first: list[Edge]
-    both: list[Edge]
-    second: list[Edge]
+    first: list[Place]
+    both: list[Place]
+    second: list[Place]
 
     @property
     def jaccard(self) -> float:
@@ -66,62 +71,57 @@ def shared(first: EdgeSet, second: EdgeSet) -> Shared:
     )
 
 
-def jaccard(first: Sequence[Edge], second: Sequence[Edge]) -> float:
+def jaccard(first: Sequence[Place], second: Sequence[Place]) -> float:
     """Share of places in both, of those in either; of two empty sets 1."""
     one, other = set(first), set(second)
     return len(one & other) / len(one | other) if one | other else 1.0
 
 
-def union(first: EdgeSet, second: EdgeSet) -> EdgeSet:
+def union(first: Recorded, second: Recorded) -> Recorded:
     """The edges of either circuit; see :func:`combined`."""
     return combined(first, second, lambda a, b: a | b)
 
 
-def intersection(first: EdgeSet, second: EdgeSet) -> EdgeSet:
+def intersection(first: Recorded, second: Recorded) -> Recorded:
     """The edges of both circuits; see :func:`combined`."""
     return combined(first, second, lambda a, b: a & b)
 
 
-def difference(first: EdgeSet, second: EdgeSet) -> EdgeSet:
+def difference(first: Recorded, second: Recorded) -> Recorded:
     """The edges of the first circuit that the second has not; see :func:`combined`."""
     return combined(first, second, lambda a, b: a & ~b)
 
 
-def combined(first: EdgeSet, second: EdgeSet, how: Callable[[Tensor, Tensor], Tensor]) -> EdgeSet:
+def combined(first: Recorded, second: Recorded, how: Callable[[Tensor, Tensor], Tensor]) -> Recorded:
     """A set of edges made of two circuits of one model, that can be run.
 
     It has the first circuit's task, criterion and model, but neither certificate nor evidence: nobody has searched it.
 
     Args:
-        first: read from a file.
-        second: read from a file.
+        first: one circuit.
+        second: the other.
         how: from the two boolean sets (edge,) to the new one.
 
     Raises:
         SparselitError: the circuits belong to different weights or have different ablations.
     """
-    if first.model.hash != second.model.hash:
+    one, other = first.circuit, second.circuit
+    if one.model.hash != other.model.hash:
         raise SparselitError("the circuits belong to different weights; set operations need one model")
-    if first.ablation != second.ablation:
-        raise SparselitError(f"the circuits have different ablations ({first.ablation}; {second.ablation}); use one")
-    model, edges = first.runner.model, first.runner.edges
-    kept = how(first.runner.kept, second.runner.kept)
-    weights = first.weights | second.weights
-    listed = [place for place, chosen in zip(edges.places(), kept.tolist(), strict=True) if chosen]
-    nodes = nodes_of(edges, kept)
-    found = tuple(KeptEdge(*place, weights[place]) for place in listed if not edges.bundles[place[0]].is_bias)
-    return EdgeSet(
-        model=first.model,
-        task=first.task,
-        criterion=tuple(Bound(row.metric, row.at_most, row.at_least) for row in first.criterion),
-        ablation=first.ablation,
-        nodes={site: tuple(channels) for site, channels in nodes.items()},
-        edges=found,
-        biases=tuple(KeptBias(name, i, weights[name, i, 0]) for name, i, _ in listed if edges.bundles[name].is_bias),
-        size=Size(
-            nodes=sum(map(len, nodes.values())),
-            edges=len(found),
-            free=free_parameters(model, edges, kept, first.ablation),
-        ),
-        path=first.path,
+    if one.ablation != other.ablation:
+        raise SparselitError(f"the circuits have different ablations ({one.ablation}; {other.ablation}); use one")
+    engine, edges = FastEngine(first.model, first.edges, first.engine.replacement), first.edges
+    made, weights = Subnetwork(engine, how(first.kept, second.kept)), one.weights | other.weights
+    record = EdgeSet(
+        model=one.model,
+        task=one.task,
+        criterion=tuple(Bound(row.metric, row.at_most, row.at_least) for row in one.criterion),
+        ablation=one.ablation,
+        nodes=nodes_of(edges, made.kept),
+        edges=tuple(KeptEdge(*place, weights[place]) for place in edges.places(made.kept & ~edges.is_bias)),
+        biases=tuple(KeptBias(*place[:2], weights[place]) for place in edges.places(made.kept & edges.is_bias)),
+        size=made.size,
+        path=one.path,
     )
+    engine.focus(made.kept)
+    return Recorded(engine, made.kept, record, first.behaviour, first.path)

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import VERSION, Circuit, Size, free_parameters, model_hash, nodes_of
+from sparselit.circuits.circuit import VERSION, Circuit, model_hash
 from sparselit.circuits.claims import Removal
 from sparselit.circuits.criterion import holds, margin, measure
 from sparselit.circuits.evidence.collect import collect
-from sparselit.circuits.evidence.null_searches import null_bounds, recomputed
+from sparselit.circuits.evidence.null_targets import null_bounds, recomputed
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.run.ablation import prepare
 from sparselit.circuits.run.granularity import units_of
-from sparselit.circuits.run.masked import answer_logits
+from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.size import nodes_of
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.behaviour import Behaviour, PromptFile, prompt_record
-from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges
@@ -54,36 +54,25 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         raise SparselitError(f"{path}: the criterion, or the certificate's, is empty")
     if len(behaviour.vocabulary) > model.unembed.out_features:
         raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
-    edges = Edges.of(model, ablation.removes_biases)
+    engine = NaiveEngine.of(model, ablation, behaviour.splits)
     false: list[str] = []
-    kept = _kept(model, edges, circuit, false)
-    replacement = prepare(model, ablation, behaviour.splits)
-
-    @torch.no_grad()
-    def logits_of(chosen: Tensor, examples: Examples) -> Tensor:
-        return answer_logits(model, edges, replacement, chosen, examples)
-
-    discovery = behaviour.splits["discovery"]
-    reference = logits_of(torch.ones_like(kept), discovery)
-    units = units_of(model, edges, kept, circuit.certificate.granularity)
+    network = Subnetwork(engine, _kept(model, engine.edges, circuit, false))
+    kept, discovery = network.kept, behaviour.splits["discovery"]
+    reference = network.whole.logits(discovery)
+    units = units_of(model, engine.edges, kept, circuit.certificate.granularity)
     removals = []
     for tried, unit in enumerate(units.values(), 1):
         trial = kept.clone()
         trial[unit] = False
-        removals.append(measure(logits_of(trial, discovery), discovery, reference))
+        removals.append(measure(network.keeping(trial).logits(discovery), discovery, reference))
         if progress is not None:
             progress(tried, len(units))
     searched = circuit.evidence.nulls.searched
     if searched is not None:
-        bounds = null_bounds(certified, measure(logits_of(kept, discovery), discovery)["task_loss"])
-        searched = recomputed(searched, bounds, model, behaviour.splits, ablation)
-    evidence = collect(model, edges, kept, behaviour, stated, logits_of, replacement, searched)
-    nodes = nodes_of(edges, kept)
-    size = Size(
-        nodes=sum(map(len, nodes.values())),
-        edges=int((kept & ~edges.is_bias).sum()),
-        free=free_parameters(model, edges, kept, ablation),
-    )
+        bounds = null_bounds(certified, measure(network.logits(discovery), discovery)["task_loss"])
+        searched = recomputed(searched, bounds, engine, discovery)
+    evidence = collect(network, behaviour, stated, searched)
+    size = network.size
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
     held_out = evidence.held_out
     again = replace(
@@ -91,7 +80,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         model=replace(circuit.model, hash=model_hash(model.state_dict()), config=model.config),
         task=replace(circuit.task, splits=_prompt_files(path, circuit)),
         criterion=tuple(replace(bound, value=held_out.metrics[bound.metric]) for bound in stated),
-        nodes={site: tuple(channels) for site, channels in nodes.items()},
+        nodes=nodes_of(engine.edges, kept),
         size=size,
         certificate=replace(
             circuit.certificate,
@@ -112,7 +101,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         false.append("criterion")
     if not all(any(tight.implies(bound) for tight in certified) for bound in stated):
         false.append("certificate.criterion")  # a certificate for something easier
-    if not holds(certified, measure(logits_of(kept, discovery), discovery, reference)):
+    if not holds(certified, measure(network.logits(discovery), discovery, reference)):
         false.append("certificate.criterion")  # a bound that nothing meets makes every edge look necessary
     if _overlap(behaviour):
         false.append("task.splits")
@@ -149,13 +138,12 @@ def _false_claims(circuit: Circuit, again: Circuit) -> Iterator[str]:
 
 def _kept(model: Transformer, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
     """The circuit's edges that the model has; edges that it has not, or with another weight, are false claims."""
-    index = {place: i for i, place in enumerate(edges.places())}
     kept = torch.zeros(len(edges), dtype=torch.bool)
     values = [*(edge.weight for edge in circuit.edges), *(bias.value for bias in circuit.biases)]
-    for i, (place, weight) in enumerate(zip(circuit.places, values, strict=True)):
+    numbers = edges.numbers(circuit.places).tolist()
+    for i, (place, weight, found) in enumerate(zip(circuit.places, values, numbers, strict=True)):
         name = f"edges[{i}]" if i < len(circuit.edges) else f"biases[{i - len(circuit.edges)}]"
-        found = index.get(place)
-        if found is None or kept[found] or bool(edges.is_bias[found]) != name.startswith("biases"):
+        if found < 0 or kept[found] or bool(edges.is_bias[found]) != name.startswith("biases"):
             false.append(name)
             continue
         kept[found] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -29,6 +30,11 @@ class Examples(NamedTuple):
     wrong: Tensor
     corrupted: Tensor
     stratum: Tensor
+
+    @property
+    def real(self) -> Tensor:
+        """Which positions belong to the prompt, up to its answer position, boolean (example, position)."""
+        return torch.arange(self.tokens.shape[1], device=self.length.device) < self.length[:, None]
 
     def select(self, index: Tensor | slice) -> Examples:
         """The examples at ``index`` (an integer or boolean tensor, or a slice), in that order."""

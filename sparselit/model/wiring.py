@@ -46,6 +46,8 @@ class Matrix:
 
 
 BIAS = "bias"
+#: An edge or a bias: parameter name, row, column; the column of a bias is 0.
+Place = tuple[str, int, int]
 
 
 def biases(model: Transformer) -> dict[str, Matrix]:
@@ -117,10 +119,14 @@ class Edges:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         return cls(bundles, tuple(bundles), matrix, places[:, 0], places[:, 1], shapes)
 
-    @property
+    @cached_property
     def is_bias(self) -> Tensor:
         """Which of them are biases, boolean (edge,)."""
         return torch.tensor([self.bundles[name].is_bias for name in self.names])[self.matrix]
+
+    def weights(self, kept: Tensor) -> int:
+        """How many of ``kept`` (edge,) are weights and no biases: the size of a circuit in edges."""
+        return int((kept & ~self.is_bias).sum())
 
     def __len__(self) -> int:
         return len(self.matrix)
@@ -141,15 +147,20 @@ class Edges:
         return {name: part.view(self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
 
     @cached_property
-    def places_when_flat(self) -> Tensor:
-        """Where each edge stands, (edge,), when all tensors are laid out flat, one after the other."""
-        shapes = [self.shapes[name] for name in self.names]
-        sizes, columns = (
-            torch.tensor([math.prod(shape[first:]) for shape in shapes], dtype=torch.long) for first in (0, 1)
-        )
-        return (sizes.cumsum(0) - sizes)[self.matrix] + self.row * columns[self.matrix] + self.column
+    def _layout(self) -> Tensor:
+        """Of each tensor (tensor, 3): where it begins when all are laid out flat, its rows and its columns."""
+        shapes = [(self.shapes[name][0], math.prod(self.shapes[name][1:])) for name in self.names]
+        rows, columns = torch.tensor(shapes, dtype=torch.long).view(-1, 2).T
+        sizes = rows * columns
+        return torch.stack([sizes.cumsum(0) - sizes, rows, columns], dim=1)
 
-    def describe(self, index: int) -> tuple[str, int, int]:
+    @cached_property
+    def places_when_flat(self) -> Tensor:
+        """Where each edge stands, (edge,), when all tensors are laid out flat, one after the other; ascending."""
+        begin, _, columns = self._layout[self.matrix].T
+        return begin + self.row * columns + self.column
+
+    def describe(self, index: int) -> Place:
         """Edge ``index`` as (parameter name, row, column)."""
         return self.names[int(self.matrix[index])], int(self.row[index]), int(self.column[index])
 
@@ -157,22 +168,55 @@ class Edges:
         """The nodes that edge ``index`` joins, source first; a head's ``z`` channel counts as its value channel."""
         name, row, column = self.describe(index)
         (source, channel), target = self.bundles[name].endpoints(row, column)
-        return (f"{source[:-1]}v" if source.endswith(".attn.z") else source, channel), target
+        return (_as_value(source), channel), target
 
-    def places(self) -> list[tuple[str, int, int]]:
-        """All edges and biases as (parameter name, row, column)."""
-        rows = zip(self.matrix.tolist(), self.row.tolist(), self.column.tolist(), strict=True)
-        return [(self.names[i], row, column) for i, row, column in rows]
+    def ends(self, matrix: int, numbers: Tensor) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
+        """Site and channels (edge,) at which some edges of one tensor start, and at which they end.
 
-    def find(self, places: list[tuple[str, int, int]]) -> Tensor:
+        A head's ``z`` channel counts as its value channel.
+
+        Args:
+            matrix: index into ``names``.
+            numbers: (edge,) edges of that tensor.
+        """
+        bundle, channels = self.bundles[self.names[matrix]], (self.row[numbers], self.column[numbers])
+        target, source = channels if bundle.target_axis == 0 else channels[::-1]
+        return (_as_value(bundle.source), source), (bundle.target, target)
+
+    def places(self, kept: Tensor) -> list[Place]:
+        """The edges and biases of ``kept`` (edge,) as (parameter name, row, column), in order."""
+        chosen = kept.nonzero()[:, 0]
+        rows = (of[chosen].tolist() for of in (self.matrix, self.row, self.column))
+        return [(self.names[i], row, column) for i, row, column in zip(*rows, strict=True)]
+
+    def numbers(self, places: Sequence[Place]) -> Tensor:
+        """The number (place,) of each named edge or bias, by binary search; -1 where the model has no weight."""
+        order = {name: i for i, name in enumerate(self.names)}
+        listed = [(order.get(name, -1), row, column) for name, row, column in places]
+        matrix, row, column = torch.tensor(listed, dtype=torch.long).view(-1, 3).T
+        begin, height, width = self._layout.T[:, matrix]
+        inside = (matrix >= 0) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        flat = begin + row * width + column
+        number = torch.searchsorted(self.places_when_flat, flat).clamp(max=max(0, len(self) - 1))
+        inside &= self.places_when_flat[number] == flat if len(self) else False
+        return torch.where(inside, number, -1)
+
+    def find(self, places: Sequence[Place]) -> Tensor:
         """Boolean (edge,) tensor of the named edges; a place that holds no non-zero weight raises ``KeyError``."""
-        index = {place: i for i, place in enumerate(self.places())}
+        numbers = self.numbers(places)
+        if bool((numbers < 0).any()):
+            raise KeyError(places[int((numbers < 0).nonzero()[0])])
         kept = torch.zeros(len(self), dtype=torch.bool)
-        kept[[index[place] for place in places]] = True
+        kept[numbers] = True
         return kept
 
 
-def place_name(place: tuple[str, int, int], is_bias: bool) -> str:
+def _as_value(site: str) -> str:
+    """The value site in place of a head's ``z``."""
+    return f"{site[:-1]}v" if site.endswith(".attn.z") else site
+
+
+def place_name(place: Place, is_bias: bool) -> str:
     """A place as text: ``layers.0.attn.q.weight[5,2]``, of a bias ``layers.0.attn.q.bias[5]``."""
     parameter, row, column = place
     return f"{parameter}[{row}]" if is_bias else f"{parameter}[{row},{column}]"

@@ -213,6 +213,5 @@ class SparseTransformer(LightningModule):
 def next_tokens(batch: Examples) -> Tensor:
     """Targets (batch, position): the following token, the answer after the prompt's last one, -100 in the padding."""
     targets = F.pad(batch.tokens[:, 1:], (0, 1), value=-100)
-    position = torch.arange(targets.shape[1], device=targets.device)
-    targets = targets.masked_fill(position >= batch.length[:, None], -100)
+    targets = targets.masked_fill(~batch.real, -100)
     return targets.scatter(1, (batch.length - 1)[:, None], batch.answer[:, None])

@@ -19,7 +19,7 @@ from torch import nn
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.discover import NoCircuitError
-from sparselit.circuits.files import write_circuit
+from sparselit.circuits.files import read_circuit, write_circuit
 from sparselit.circuits.search import Progress
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.task import Task
@@ -333,7 +333,7 @@ class Discovery(Callback, ABC):
     def latest(self) -> dict[str, tuple[Circuit, Path]]:
         """The last circuit of each task, read from its file, and the file; a single task has no name."""
         paths = {task: self.folder / name for task, name in self._latest.items()} if self.folder else {}
-        return {task: (Circuit.load(path), path) for task, path in paths.items() if path.is_file()}
+        return {task: (read_circuit(path), path) for task, path in paths.items() if path.is_file()}
 
     def state_dict(self) -> dict[str, Any]:
         """The last search's figures, so that a resumed run logs them."""
@@ -367,7 +367,7 @@ def earlier_circuit(folder: Path, step: int) -> Circuit | None:
     """The circuit of the newest step before ``step`` in a folder; None where there is none."""
     found = {int(match[1]): path for path in folder.glob("*.json") if (match := _CIRCUIT.fullmatch(path.name))}
     before = [other for other in found if other < step]
-    return Circuit.load(found[max(before)]) if before else None
+    return read_circuit(found[max(before)]) if before else None
 
 
 def transformer_of(module: nn.Module) -> Transformer:

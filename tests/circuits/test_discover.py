@@ -22,8 +22,10 @@ from sparselit.circuits.criterion import ROBUST, holds, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.nulls import matched_circuit, random_circuit, untrained_model
 from sparselit.circuits.evidence.scores import by_stratum, score
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import magnitude
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges, matrices
@@ -74,7 +76,7 @@ def test_what_a_circuit_states_is_what_the_naive_path_gives(
     (bound,) = certified.criterion
     # 0.75 moved by a tenth of the way to 1, or further where the first circuit did not hold on the selection split.
     assert bound.at_least in [pytest.approx(1 - 0.25 * 0.9 * (1 - tighter)) for tighter in (0.0, 0.3, 0.6, 0.8)]
-    problem = Problem(model, behaviour.splits["discovery"], [bound], kind)
+    problem = Problem.of(model, behaviour.splits["discovery"], [bound], kind)
     margins = []
     listed = [int(edges.find([place]).nonzero()) for place in circuit.places]
     units = list(problem.units(kept))
@@ -180,7 +182,7 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
 
     circuit = discover(model, behaviour, CRITERION, progress=interrupt, ablation="zero")
     _, kept = kept_by(circuit, model)
-    problem = Problem(model, behaviour.splits["discovery"], CRITERION)
+    problem = Problem.of(model, behaviour.splits["discovery"], CRITERION)
     assert not circuit.certificate.complete
     assert len(circuit.certificate.removals) < int(kept.sum())
     assert holds(CRITERION, measure(problem.naive_logits(kept, problem.discovery), problem.discovery))
@@ -198,7 +200,7 @@ def test_a_deadline_gives_a_documented_circuit_that_is_not_certified(model: Tran
     circuit = discover(model, behaviour, CRITERION, max_seconds=1e-9, ablation="zero")
     assert not circuit.certificate.complete
     _, kept = kept_by(circuit, model)
-    problem = Problem(model, behaviour.splits["discovery"], CRITERION)
+    problem = Problem.of(model, behaviour.splits["discovery"], CRITERION)
     assert problem.works(kept)
     assert discover(model, behaviour, CRITERION, max_seconds=600.0, ablation="zero").certificate.complete
 
@@ -212,10 +214,10 @@ def test_every_number_of_the_evidence_is_what_its_name_says(model: Transformer) 
     shifted = some_examples(20, seed=9)
     splits = {**behaviour.splits, "report": report, "out_of_distribution": shifted}
     behaviour = Behaviour(splits, behaviour.vocabulary, ("plain", "hard", "never"))
-    problem = Problem(model, behaviour.splits["discovery"], CRITERION)
+    problem = Problem.of(model, behaviour.splits["discovery"], CRITERION)
     edges, naive = problem.edges, problem.naive_logits
     kept = torch.rand(len(edges), generator=torch.Generator().manual_seed(0)) < 0.7
-    evidence = collect(model, edges, kept, behaviour, CRITERION, naive, problem.replacement)
+    evidence = collect(problem.keeping(kept).naive, behaviour, CRITERION)
 
     def loss(chosen: Tensor, examples: Any = report) -> float:
         return measure(naive(chosen, examples), examples)["task_loss"]
@@ -252,7 +254,7 @@ def test_what_is_asked_about_the_report_split_is_answered_as_by_the_plain_pass(m
     """Means stay those of the discovery split, and the divergence compares with the report split's logits."""
     behaviour = some_behaviour(model)
     report = behaviour.splits["report"]
-    problem = Problem(model, behaviour.splits["discovery"], CRITERION, ablation)
+    problem = Problem.of(model, behaviour.splits["discovery"], CRITERION, ablation)
     bounds = [Bound("kl", at_most=0.3)]
     other = problem.on(report, bounds)
     kept = torch.rand(len(problem.edges), generator=torch.Generator().manual_seed(0)) < 0.7
@@ -296,11 +298,12 @@ def test_nulls_say_what_the_criterion_says_where_there_is_nothing_to_find(
 def test_a_random_circuit_has_as_many_edges_of_each_matrix_and_follows_its_seed(model: Transformer) -> None:
     edges = Edges.of(model)
     kept = torch.rand(len(edges), generator=torch.Generator().manual_seed(3)) < 0.3
-    drawn = random_circuit(edges, kept, seed=1)
+    circuit = Subnetwork(NaiveEngine.of(model), kept)
+    drawn = random_circuit(circuit, seed=1)
     for i in range(len(edges.names)):
         assert int(drawn[edges.matrix == i].sum()) == int(kept[edges.matrix == i].sum())
-    assert torch.equal(drawn, random_circuit(edges, kept, seed=1))
-    assert not torch.equal(drawn, random_circuit(edges, kept, seed=2))
+    assert torch.equal(drawn, random_circuit(circuit, seed=1))
+    assert not torch.equal(drawn, random_circuit(circuit, seed=2))
 
 
 def test_an_untrained_model_has_the_shape_and_the_nonzeros_of_the_model_and_other_weights(model: Transformer) -> None:
@@ -343,8 +346,9 @@ def test_scores_of_strata_add_up(model: Transformer) -> None:
 def test_matched_circuits_hold_other_edges_of_like_magnitude_as_many_in_each_matrix(model: Transformer) -> None:
     edges = Edges.of(model)
     kept = torch.rand(len(edges), generator=torch.Generator().manual_seed(3)) < 0.15
-    drawn = matched_circuit(model, edges, kept, seed=1)
-    size = magnitude(Problem(model, some_examples(), CRITERION))
+    circuit = Subnetwork(NaiveEngine.of(model), kept)
+    drawn = matched_circuit(circuit, seed=1)
+    size = magnitude(Problem.of(model, some_examples(), CRITERION))
     for i in range(len(edges.names)):
         here = edges.matrix == i
         mine, others = size[here & kept], size[here & drawn]
@@ -355,5 +359,5 @@ def test_matched_circuits_hold_other_edges_of_like_magnitude_as_many_in_each_mat
         if len(mine) == 1 and spare > 8:
             nearest = (size[here & ~kept] - mine).abs().sort().values[:8]
             assert float((others - mine).abs()) <= float(nearest[-1])
-    assert torch.equal(drawn, matched_circuit(model, edges, kept, seed=1))
-    assert not torch.equal(drawn, matched_circuit(model, edges, kept, seed=2))
+    assert torch.equal(drawn, matched_circuit(circuit, seed=1))
+    assert not torch.equal(drawn, matched_circuit(circuit, seed=2))

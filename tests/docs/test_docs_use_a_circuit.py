@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparselit.circuits import Bound, Circuit, discover, write_circuit
+from sparselit.circuits import Bound, discover, load, write_circuit
 from sparselit.cli import main
 from sparselit.cli.commands import EXPERIMENT, PLAIN
 from tests.circuits.models import randomised, some_behaviour
@@ -56,7 +56,7 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {
         "tokens": behaviour.splits["report"].tokens,
-        "other": Circuit.load(tmp_path / "step=2000.json"),
+        "other": load(tmp_path / "step=2000.json"),
     }
     exec(code, names)
     assert names["logits"].shape == (*names["tokens"].shape, 5)

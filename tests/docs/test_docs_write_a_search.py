@@ -41,7 +41,7 @@ def test_a_plain_state_dict_and_a_file_of_examples_are_searched_from_python(
 def test_the_search_of_the_page_finds_a_certified_circuit() -> None:
     names: dict[str, type[searches.Search]] = {}
     exec(code_with("class Halving"), names)
-    problem = Problem(randomised(), some_examples(), [Bound("task_loss", at_most=3.0)])
+    problem = Problem.of(randomised(), some_examples(), [Bound("task_loss", at_most=3.0)])
     assert problem.works(problem.all_edges())
     found = names["Halving"]().run(problem)
     assert found.complete

@@ -18,13 +18,11 @@ TINY = ("conjunction", "exclusive or")
 
 
 def evidence_of(case: Case) -> Evidence:
-    problem = Problem(case.model, case.domain, case.criterion)
+    problem = Problem.of(case.model, case.domain, case.criterion)
     found = GroupTesting().run(problem)
     words = [str(token) for token in range(case.model.unembed.out_features)]
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), case.domain), words)
-    return collect(
-        case.model, problem.edges, found.kept, behaviour, case.criterion, problem.naive_logits, problem.replacement
-    )
+    return collect(problem.keeping(found.kept).naive, behaviour, case.criterion)
 
 
 @pytest.mark.parametrize("name", [name for name in UNIQUE if name not in TINY])

@@ -61,7 +61,7 @@ ORDERS = ["gradients", "gradients, upside down", "forward", "backward", *(f"rand
 
 
 def searched(case: Case, order: str, kind: Any = "zero") -> Found:
-    return Ordered(order).run(Problem(case.model, case.domain, case.criterion, kind))
+    return Ordered(order).run(Problem.of(case.model, case.domain, case.criterion, kind))
 
 
 # -- one minimal circuit -----------------------------------------------------------------------------------------------
@@ -221,11 +221,11 @@ def test_one_greedy_pass_stops_early_and_the_fixpoint_is_minimal(cancelling: Tru
     search = OnePass(cancelling.ness() & ~identity)
     case = cancelling.case
     one_pass = Found(cancelling.everything.clone())
-    search.shrink(Problem(case.model, case.domain, case.criterion), one_pass, lambda stage, edges: None)
+    search.shrink(Problem.of(case.model, case.domain, case.criterion), one_pass, lambda stage, edges: None)
     assert cancelling.passes(one_pass.kept)
     assert not cancelling.is_minimal(one_pass.kept)
     assert int(one_pass.kept.sum()) == int(identity.sum()) + 2
-    found = search.run(Problem(case.model, case.domain, case.criterion))
+    found = search.run(Problem.of(case.model, case.domain, case.criterion))
     assert found.complete
     assert cancelling.is_minimal(found.kept)
     assert torch.equal(found.kept, identity)

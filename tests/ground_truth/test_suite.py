@@ -31,7 +31,9 @@ def searched(name: str, search: str, ablation: str = "zero") -> tuple[Truth, Fou
     """The truth about a case, and the outcome of a search by the fast path."""
     truth = Truth((CASES | ENUMERATED)[name](), ablation)
     case = truth.case
-    return truth, SEARCHES[search]().run(Problem(case.model, case.domain, case.criterion, truth.problem.ablation.kind))
+    return truth, SEARCHES[search]().run(
+        Problem.of(case.model, case.domain, case.criterion, truth.problem.ablation.kind)
+    )
 
 
 @pytest.mark.parametrize("search", SEARCHED)

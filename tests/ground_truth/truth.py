@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import holds, measure
-from sparselit.circuits.run.masked import masked_logits
+from sparselit.circuits.run.masked import context, masked_logits
 from sparselit.circuits.search.problem import Problem
 
 from .cases import Case, Place
@@ -19,7 +19,7 @@ class Truth:
 
     def __init__(self, case: Case, kind: Any = "zero") -> None:
         self.case = case
-        self.problem = Problem(case.model, case.domain, case.criterion, kind)
+        self.problem = Problem.of(case.model, case.domain, case.criterion, kind)
         self.everything = self.problem.all_edges()
 
     def passes(self, kept: Tensor) -> bool:
@@ -50,8 +50,9 @@ class Truth:
         case, problem = self.case, self.problem
 
         def logits(kept: Tensor) -> Tensor:
-            masks = problem.edges.masks(kept)
-            return masked_logits(case.model, masks, problem.replacement, case.domain.tokens, case.domain.length - 1)
+            masks, replacement = problem.edges.masks(kept), problem.engine.replacement
+            known = context(case.model, replacement, case.domain.tokens, case.domain.length - 1)
+            return masked_logits(case.model, masks, known)
 
         # Something at a pattern makes attention take the explicit path, which can be batched.
         patterns = {name: torch.Tensor.clone for name in case.model.sites if name.endswith("pattern")}

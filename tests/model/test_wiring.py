@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselit.circuits.circuit import free_parameters, nodes_of
 from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.size import free_parameters, nodes_of
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges, matrices
 from tests.circuits.models import configs, random_subset, randomised
@@ -101,19 +101,19 @@ def test_nodes_are_the_ends_of_the_edges_with_z_counted_as_the_value() -> None:
     model = chain()
     edges = Edges.of(model)
     assert nodes_of(edges, edges.find(EDGES)) == {
-        "embed": [1, 3],
-        "layers.0.attn.in": [1, 3],
-        "layers.0.attn.k": [2],
-        "layers.0.attn.out": [0],
-        "layers.0.attn.q": [2],
-        "layers.0.attn.v": [3],
-        "layers.0.mlp.act": [2],
-        "layers.0.mlp.in": [0],
-        "layers.0.mlp.out": [2],
-        "logits": [1],
-        "position": [0],
-        "token": [2],
-        "unembed.in": [2],
+        "embed": (1, 3),
+        "layers.0.attn.in": (1, 3),
+        "layers.0.attn.k": (2,),
+        "layers.0.attn.out": (0,),
+        "layers.0.attn.q": (2,),
+        "layers.0.attn.v": (3,),
+        "layers.0.mlp.act": (2,),
+        "layers.0.mlp.in": (0,),
+        "layers.0.mlp.out": (2,),
+        "logits": (1,),
+        "position": (0,),
+        "token": (2,),
+        "unembed.in": (2,),
     }
     assert nodes_of(edges, torch.zeros(len(edges), dtype=torch.bool)) == {}
 
@@ -121,7 +121,7 @@ def test_nodes_are_the_ends_of_the_edges_with_z_counted_as_the_value() -> None:
 def test_a_bias_makes_its_channel_a_node() -> None:
     model = chain()
     edges = Edges.of(model)
-    assert nodes_of(edges, edges.find([("layers.0.mlp.up.bias", 1, 0)])) == {"layers.0.mlp.act": [1]}
+    assert nodes_of(edges, edges.find([("layers.0.mlp.up.bias", 1, 0)])) == {"layers.0.mlp.act": (1,)}
 
 
 def test_free_parameters_are_the_kept_biases_the_gains_that_are_read_and_the_sinks_of_live_heads() -> None:

@@ -22,7 +22,7 @@ from sparselit.callbacks import CircuitDiscovery, StaticSparsity
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from sparselit.circuits import Behaviour, Bound, Circuit, NoCircuitError, verify
+from sparselit.circuits import Behaviour, Bound, Circuit, NoCircuitError, read_circuit, verify
 from sparselit.circuits.circuit import Size
 from sparselit.circuits.claims import Complement, HeldOut, Orders, extended
 from sparselit.circuits.search import GroupTesting, Progress
@@ -315,7 +315,7 @@ def test_ctrl_c_ends_the_search_with_what_it_has_and_then_the_run(tmp_path: Path
         train(tmp_path, sparse(), discovery, steps=80)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert files(tmp_path) == ["step=40.json"]
-    assert not Circuit.load(tmp_path / "circuits/step=40.json").certificate.complete
+    assert not read_circuit(tmp_path / "circuits/step=40.json").certificate.complete
 
 
 def test_a_module_without_a_transformer_and_data_without_a_task_are_refused(tmp_path: Path) -> None:

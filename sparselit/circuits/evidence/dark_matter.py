@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from sparselit.circuits.circuit import Edge
 from sparselit.circuits.claims import DarkMatter
-from sparselit.circuits.evidence.faithfulness import EXAMPLES, Subject, fraction_unexplained
+from sparselit.circuits.evidence.faithfulness import fraction_unexplained
 from sparselit.circuits.evidence.scores import DIGITS
-from sparselit.circuits.run.ablation import Ablation, prepare, real_positions, real_rows
-from sparselit.data.examples import Examples
+from sparselit.circuits.run.ablation import real_rows
+from sparselit.circuits.subnetwork import Observed
 from sparselit.errors import SparselitError
-from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges
 from sparselit.runs.json_record import write
 
 
-def dark_matter(subject: Subject) -> DarkMatter:
+def dark_matter(subject: Observed) -> DarkMatter:
     """The unexplained shares of a circuit on some examples: 0 is a perfect circuit, 1 an empty one (or a mean).
 
     Returns:
@@ -31,12 +26,12 @@ def dark_matter(subject: Subject) -> DarkMatter:
         prompts, that the circuit's value leaves unexplained; null where it does not vary. ``n``.
     """
     circuit, full, empty = (
-        subject.measured(subject.logits(kept))
-        for kept in (subject.kept, subject.everything, torch.zeros_like(subject.kept))
+        subject.measured(run.logits())
+        for run in (subject, subject.whole, subject.keeping(torch.zeros_like(subject.kept)))
     )
-    sites = [site for site in subject.model.sites if site == "embed" or site.endswith(".residual")]
-    real = real_positions(subject.examples)
-    mine, theirs = (subject.recorded(edges, sites) for edges in (subject.kept, subject.everything))
+    sites = [site for site in subject.network.model.sites if site == "embed" or site.endswith(".residual")]
+    real = subject.examples.real
+    mine, theirs = (run.recorded(sites) for run in (subject, subject.whole))
     return DarkMatter(
         task_loss=_share(circuit["task_loss"] - full["task_loss"], empty["task_loss"] - full["task_loss"]),
         kl=_share(circuit["kl"], empty["kl"]),
@@ -51,56 +46,30 @@ def _share(part: float, whole: float) -> float | None:
     return round(part / whole, DIGITS) if whole > 1e-9 else None
 
 
-class Known(NamedTuple):
-    """One known circuit of a model.
-
-    Attributes:
-        places: its edges and biases, as (parameter, row, column).
-        splits: its behaviour's splits.
-        ablation: under which it was found.
-    """
-
-    places: Sequence[Edge]
-    splits: Mapping[str, Examples]
-    ablation: Ablation
-
-
-def of_union(model: Transformer, known: Mapping[str, Known]) -> dict[str, dict[str, Any]]:
+def of_union(known: Mapping[str, Observed]) -> dict[str, dict[str, Any]]:
     """What each of a model's circuits, and all of them together, leave unexplained of each task.
 
     Args:
-        model: the full model.
-        known: its circuits by name, all under one kind of ablation.
+        known: the circuits of one model by name, each on examples of its own task, all under one kind of ablation.
 
     Returns:
-        By name: ``edges``, ``alone`` and ``together``, each as :func:`dark_matter`, on the first report examples; and
-        under ``""`` the union's ``edges`` and ``of``, all edges of the model.
+        By name: ``edges``, ``alone`` and ``together``, each as :func:`dark_matter`; and under ``""`` the union's
+        ``edges`` and ``of``, all edges of the model.
 
     Raises:
-        SparselitError: the circuits' ablations differ, or an edge is none of the model's.
+        SparselitError: the circuits' ablations differ.
     """
-    ablations = {circuit.ablation for circuit in known.values()}
+    ablations = {circuit.network.ablation for circuit in known.values()}
     if len(ablations) != 1:
         raise SparselitError(f"circuits under several ablations have no union: {'; '.join(map(str, ablations))}")
-    ablation = ablations.pop()
-    edges = Edges.of(model, ablation.removes_biases)
-    try:
-        sets = {name: edges.find(list(circuit.places)) for name, circuit in known.items()}
-    except KeyError as error:
-        raise SparselitError(f"the model has no edge {error}; are these circuits of one model?") from error
-    union = torch.stack(list(sets.values())).any(0)
+    union = torch.stack([circuit.kept for circuit in known.values()]).any(0)
     found: dict[str, dict[str, Any]] = {}
     for name, circuit in known.items():
-        examples = circuit.splits["report"].select(slice(0, EXAMPLES))
-        alone = Subject(model, edges, prepare(model, ablation, circuit.splits), sets[name], examples)
         found[name] = {
-            "edges": _weights(edges, sets[name]),
-            "alone": write(dark_matter(alone)),
-            "together": write(dark_matter(replace(alone, kept=union))),
+            "edges": circuit.network.edges.weights(circuit.kept),
+            "alone": write(dark_matter(circuit)),
+            "together": write(dark_matter(circuit.keeping(union))),
         }
-    found[""] = {"edges": _weights(edges, union), "of": _weights(edges, torch.ones_like(union))}
+    edges = next(iter(known.values())).network.edges
+    found[""] = {"edges": edges.weights(union), "of": edges.weights(torch.ones_like(union))}
     return found
-
-
-def _weights(edges: Edges, kept: Tensor) -> int:
-    return int((kept & ~edges.is_bias).sum())

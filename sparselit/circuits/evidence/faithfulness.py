@@ -7,14 +7,9 @@ meaning, attention patterns that vanish, parts outside of the circuit that cance
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import nodes_of
 from sparselit.circuits.claims import (
     Attended,
     Exchange,
@@ -27,15 +22,11 @@ from sparselit.circuits.claims import (
     Worst,
     extended,
 )
-from sparselit.circuits.criterion import Criterion, measure
+from sparselit.circuits.criterion import Criterion
 from sparselit.circuits.evidence.scores import DIGITS, rounded, score, worst_of
-from sparselit.circuits.run.ablation import Replacement, real_positions, real_rows
+from sparselit.circuits.run.ablation import Norm, real_rows
 from sparselit.circuits.run.interchange import exchanged
-from sparselit.circuits.run.masked import Context, context, masked_logits
-from sparselit.data.examples import Examples
-from sparselit.model.sites import Edit
-from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges
+from sparselit.circuits.subnetwork import Observed, Subnetwork
 
 #: Report examples on which activations are compared: the first ones.
 EXAMPLES = 256
@@ -45,76 +36,7 @@ HALVES = 20
 STEPS = 10
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A circuit in its model, on some examples, run by the plain masked forward pass.
-
-    Attributes:
-        model: the full model.
-        edges: its edges.
-        replacement: what a removed edge contributes.
-        kept: the circuit, boolean (edge,).
-        examples: what it is run on, few enough for one forward pass.
-    """
-
-    model: Transformer
-    edges: Edges
-    replacement: Replacement
-    kept: Tensor
-    examples: Examples
-
-    @cached_property
-    def known(self) -> Context:
-        """What the ablation needs to know of the examples."""
-        some = self.examples
-        return context(self.model, self.replacement, some.tokens, some.corrupted, some.length - 1)
-
-    @cached_property
-    def everything(self) -> Tensor:
-        """All edges, boolean (edge,): the full model."""
-        return torch.ones_like(self.kept)
-
-    @cached_property
-    def full(self) -> Tensor:
-        """The full model's answer logits."""
-        return self.logits(self.everything)
-
-    @torch.no_grad()
-    def logits(self, shares: Tensor) -> Tensor:
-        """Answer logits (example, vocabulary) where every edge is open by a share (edge,); booleans are 0 and 1."""
-        device = next(self.model.parameters()).device
-        masks = {name: mask.to(device) for name, mask in self.edges.masks(shares).items()}
-        some = self.examples
-        return masked_logits(
-            self.model, masks, self.replacement, some.tokens, some.length - 1, some.corrupted, self.known
-        )
-
-    def recorded(self, shares: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Activations at the named sites in the same run."""
-        with self.model.sites.recorded(sites) as records:
-            self.logits(shares)
-        return records
-
-    def patched(self, shares: Tensor, edits: Mapping[str, Edit]) -> Tensor:
-        """Answer logits of the same run with activations edited as they leave their sites."""
-        with self.model.sites.edited(after=edits):
-            return self.logits(shares)
-
-    def measured(self, logits: Tensor) -> dict[str, float]:
-        """Every metric of some answer logits."""
-        return measure(logits, self.examples, self.full)
-
-    @cached_property
-    def nodes(self) -> dict[str, list[int]]:
-        """The circuit's nodes that are activations: channels by site, without tokens, positions and logits.
-
-        A channel that only a bias reaches is a constant of the circuit and says nothing about the prompt.
-        """
-        nodes = nodes_of(self.edges, self.kept & ~self.edges.is_bias)
-        return {site: nodes[site] for site in self.model.sites if site in nodes and site != "logits"}
-
-
-def faithfulness(subject: Subject, criterion: Criterion) -> Faithfulness:
+def faithfulness(subject: Observed, criterion: Criterion) -> Faithfulness:
     """Every comparison of this module.
 
     Args:
@@ -133,7 +55,7 @@ def faithfulness(subject: Subject, criterion: Criterion) -> Faithfulness:
     )
 
 
-def activations(subject: Subject) -> dict[str, Unexplained]:
+def activations(subject: Observed) -> dict[str, Unexplained]:
     """How far the circuit's own nodes carry in the circuit what they carry in the full model.
 
     Returns:
@@ -142,8 +64,8 @@ def activations(subject: Subject) -> dict[str, Unexplained]:
         ``rescaled``, the same after the best scale and shift of each channel: what is left there is not a matter of
         size. Both are null where the full model's values do not vary.
     """
-    mine, theirs = (subject.recorded(edges, list(subject.nodes)) for edges in (subject.kept, subject.everything))
-    real = real_positions(subject.examples)
+    mine, theirs = (run.recorded(list(subject.nodes)) for run in (subject, subject.whole))
+    real = subject.examples.real
     found = {}
     for site, channels in subject.nodes.items():
         one, other = (real_rows(records[site], real)[:, channels].double() for records in (mine, theirs))
@@ -179,7 +101,7 @@ def _varies(x: Tensor) -> bool:
     return bool(_centred(x).square().mean() > _TINY)
 
 
-def attention(subject: Subject) -> dict[str, Attended]:
+def attention(subject: Observed) -> dict[str, Attended]:
     """Total variation between a head's attention in the circuit and in the full model, for each head with a value.
 
     Returns:
@@ -187,15 +109,15 @@ def attention(subject: Subject) -> dict[str, Attended]:
         [0, 1], mean over prompts and their positions, the sink counted as a place; and ``total_variation_max``, of the
         worst prompt.
     """
-    width = subject.model.d_head
+    width = subject.network.model.d_head
     heads = {
         site: sorted({channel // width for channel in channels})
         for site, channels in subject.nodes.items()
         if site.endswith(".attn.v")
     }
     sites = [site.removesuffix("v") + "pattern" for site in heads]
-    mine, theirs = (subject.recorded(edges, sites) for edges in (subject.kept, subject.everything))
-    real = real_positions(subject.examples)
+    mine, theirs = (run.recorded(sites) for run in (subject, subject.whole))
+    real = subject.examples.real
     found = {}
     for site, numbers in heads.items():
         block = site.removesuffix(".v")
@@ -212,7 +134,7 @@ def attention(subject: Subject) -> dict[str, Attended]:
     return found
 
 
-def interchange(subject: Subject, criterion: Criterion) -> Interchange:
+def interchange(subject: Observed, criterion: Criterion) -> Interchange:
     """The circuit's nodes of one site exchanged between the two runs, in both directions.
 
     An interchange intervention (Geiger et al. 2021, §3) between the circuit and the full model on the same prompt
@@ -222,19 +144,19 @@ def interchange(subject: Subject, criterion: Criterion) -> Interchange:
         ``into_full``: the full model with the circuit's values; ``into_circuit``: the circuit with the full model's.
     """
     return Interchange(
-        into_full=_exchange(subject, subject.everything, subject.kept, criterion),
-        into_circuit=_exchange(subject, subject.kept, subject.everything, criterion),
+        into_full=_exchange(subject, subject.whole, subject, criterion),
+        into_circuit=_exchange(subject, subject, subject.whole, criterion),
     )
 
 
-def _exchange(subject: Subject, host: Tensor, guest: Tensor, criterion: Criterion) -> Exchange:
-    """The run of ``host`` (edge,) with the circuit's nodes of one site at a time as in the run of ``guest``."""
-    taken = subject.recorded(guest, list(subject.nodes))
+def _exchange(subject: Observed, host: Observed, guest: Observed, criterion: Criterion) -> Exchange:
+    """The run of ``host`` with the circuit's nodes of one site at a time as in the run of ``guest``."""
+    taken = guest.recorded(list(subject.nodes))
     values = {
-        site: subject.measured(subject.patched(host, {site: exchanged(taken[site], channels)}))
+        site: subject.measured(host.patched({site: exchanged(taken[site], channels)}))
         for site, channels in subject.nodes.items()
     }
-    values = values or {"": subject.measured(subject.logits(host))}  # an empty circuit has nothing to exchange
+    values = values or {"": subject.measured(host.logits())}  # an empty circuit has nothing to exchange
     sites = {
         site: SiteScore(**rounded({name: each[name] for name in ("task_loss", "accuracy", "kl")}))
         for site, each in values.items()
@@ -242,7 +164,7 @@ def _exchange(subject: Subject, host: Tensor, guest: Tensor, criterion: Criterio
     return extended(Exchange, worst_of(list(values.values()), criterion), sites=sites)
 
 
-def random_halves(subject: Subject, criterion: Criterion) -> Worst:
+def random_halves(subject: Observed, criterion: Criterion) -> Worst:
     """The circuit with random halves of all other edges ablated and the other halves in place.
 
     Parts that cancel out are missed by ablating everything at once; a half that holds one and not the other shows them.
@@ -250,11 +172,11 @@ def random_halves(subject: Subject, criterion: Criterion) -> Worst:
     values = []
     for seed in range(HALVES):
         draw = torch.rand(len(subject.kept), generator=torch.Generator().manual_seed(seed)) < 0.5
-        values.append(subject.measured(subject.logits(subject.kept | draw)))
+        values.append(subject.measured(subject.keeping(subject.kept | draw).logits()))
     return worst_of(values, criterion)
 
 
-def relaxation(subject: Subject, criterion: Criterion) -> Relaxation:
+def relaxation(subject: Observed, criterion: Criterion) -> Relaxation:
     """The way from the circuit to the full model: all other edges opened together, a tenth at a time.
 
     Returns:
@@ -263,19 +185,19 @@ def relaxation(subject: Subject, criterion: Criterion) -> Relaxation:
     values = []
     for step in range(STEPS + 1):
         shares = torch.where(subject.kept, 1.0, step / STEPS)
-        values.append(subject.measured(subject.logits(shares)))
+        values.append(subject.measured(subject.keeping(shares).logits()))
     loss, right = (tuple(round(each[name], DIGITS) for each in values) for name in ("task_loss", "accuracy"))
     return extended(Relaxation, worst_of(values, criterion), task_loss=loss, accuracy=right)
 
 
-def other_norm(subject: Subject) -> OtherNorm | None:
+def other_norm(subject: Observed) -> OtherNorm | None:
     """The score with norms frozen at the full model's scale, or live where the circuit's own ablation freezes them.
 
     None where the model has no norms.
     """
-    if subject.model.norm_kind == "none":
+    network = subject.network
+    if network.model.norm_kind == "none":
         return None
-    ablation = subject.replacement.ablation
-    other = replace(ablation, norm="live" if ablation.norm == "frozen" else "frozen")
-    again = replace(subject, replacement=replace(subject.replacement, ablation=other))
-    return extended(OtherNorm, score(again.logits(subject.kept), subject.examples, subject.full), norm=other.norm)
+    other: Norm = "live" if network.ablation.norm == "frozen" else "frozen"
+    again = Subnetwork(network.engine.with_norm(other), network.kept)
+    return extended(OtherNorm, score(again.logits(subject.examples), subject.examples, subject.full), norm=other)

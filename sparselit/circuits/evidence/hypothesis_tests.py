@@ -12,6 +12,7 @@ each edge has to be shown to matter, with Holm's correction for all edges togeth
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -152,16 +153,33 @@ def minimality(whole: Values, without: dict[str, Values], least: float = 0.0, al
     }
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the tests compare, and how strictly.
+
+    Attributes:
+        metric: what is compared: ``task_loss``, ``answer_loss`` or ``accuracy``; default those that the problem's
+            criterion bounds, the first of them in equivalence and all of them in minimality.
+        margin: of the equivalence; default 0.05 nats, or 0.01 of an accuracy.
+        least: smallest effect of an edge that matters.
+        draws: random circuits, with as many edges of each matrix as the circuit has.
+        alpha: level of each of the three.
+        seed: of the random circuits.
+    """
+
+    metric: str | None = None
+    margin: float | None = None
+    least: float = 0.0
+    draws: int = 99
+    alpha: float = 0.05
+    seed: int = 0
+
+
 def hypotheses(
     problem: Problem,
     kept: Tensor,
     examples: Examples,
-    metric: str | None = None,
-    margin: float | None = None,
-    least: float = 0.0,
-    draws: int = 99,
-    alpha: float = 0.05,
-    seed: int = 0,
+    settings: Settings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """All three tests of the circuit ``kept``.
@@ -170,25 +188,21 @@ def hypotheses(
         problem: the model, its edges and the ablation.
         kept: boolean (edge,), the circuit.
         examples: held-out examples, independent draws of the task: the report split.
-        metric: what is compared: ``task_loss``, ``answer_loss`` or ``accuracy``; default those that the problem's
-            criterion bounds, the first of them in equivalence and all of them in minimality.
-        margin: of the equivalence; default 0.05 nats, or 0.01 of an accuracy.
-        least: smallest effect of an edge that matters.
-        draws: random circuits, with as many edges of each matrix as the circuit has.
-        alpha: level of each of the three.
-        seed: of the random circuits.
+        settings: what is compared, and how strictly.
         progress: called as (circuits evaluated, circuits to evaluate).
 
     Raises:
         SparselitError: a value is out of range, or there are fewer than two examples.
     """
+    settings = settings or Settings()
+    alpha, draws, metric = settings.alpha, settings.draws, settings.metric
     bounded = [bound.metric for bound in problem.criterion if bound.metric in MARGINS] or ["task_loss"]
     metrics = list(dict.fromkeys(bounded)) if metric is None else [metric]
     metric = metrics[0]
     _check(alpha, metric)
     if len(examples.answer) < 2:
         raise SparselitError("the tests need at least two examples")
-    margin = MARGINS[metric] if margin is None else margin
+    margin = MARGINS[metric] if settings.margin is None else settings.margin
     units = problem.units(kept)
     total, done = 2 + len(units) + draws, 0
 
@@ -205,7 +219,7 @@ def hypotheses(
     own = measured(kept, [*metrics, loss])
     full = measured(problem.all_edges(), [metric])
     first = equivalence(own[metric], full[metric], metric, margin, alpha)
-    drawn = (random_circuit(problem.edges, kept, seed + i) for i in range(draws))
+    drawn = (random_circuit(problem.keeping(kept), settings.seed + i) for i in range(draws))
     random = [float(measured(chosen, [loss])[loss].mean()) for chosen in drawn]
     second = {"metric": loss, **sufficiency(float(own[loss].mean()), random, alpha), "n": len(examples.answer)}
     without: dict[str, Values] = {}
@@ -213,7 +227,7 @@ def hypotheses(
         trial = kept.clone()
         trial[unit] = False
         without[name] = measured(trial, metrics)
-    third = minimality({name: own[name] for name in metrics}, without, least, alpha)
+    third = minimality({name: own[name] for name in metrics}, without, settings.least, alpha)
     return {"alpha": alpha, "equivalence": first, "sufficiency": second, "minimality": third}
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from sparselit.circuits.claims import Drawn, Nulls, NullScore, Orders, extended
 from sparselit.circuits.criterion import Criterion, holds, measure
-from sparselit.circuits.evidence.scores import DIGITS, LogitsOf, meets, score
-from sparselit.data.behaviour import Behaviour
+from sparselit.circuits.evidence.scores import DIGITS, meets, score
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.examples import Examples
 from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges, matrices
+from sparselit.model.wiring import matrices
 from sparselit.sparsity.projection import project_
 
 NULL_EXAMPLES = 1024
@@ -25,41 +26,31 @@ ORDER_EXAMPLES = 256
 NEAREST = 8
 
 
-def nulls(
-    model: Transformer,
-    edges: Edges,
-    kept: Tensor,
-    behaviour: Behaviour,
-    reference: Tensor,
-    criterion: Criterion,
-    logits_of: LogitsOf,
-) -> Nulls:
+def nulls(circuit: Subnetwork, report: Examples, reference: Tensor, criterion: Criterion) -> Nulls:
     """What the same criterion says where there is nothing to find.
 
     ``random_circuits``: as many random edges of each matrix as the circuit has. ``magnitude_matched``: other edges of
     nearly the same magnitudes. ``random_orders``: edges a random order needs until the criterion holds, by bisection.
     ``shuffled_answers``: the full model, scored by the answers of other prompts. ``untrained_model``: a fresh
     initialisation with as many non-zeros in each matrix.
+
+    Args:
+        circuit: the circuit in its model.
+        report: the report split, of which the first examples are used.
+        reference: the full model's logits on it.
+        criterion: the stated bounds.
     """
-    report, full = behaviour.splits["report"].select(slice(0, NULL_EXAMPLES)), reference[:NULL_EXAMPLES]
+    report, full = report.select(slice(0, NULL_EXAMPLES)), reference[:NULL_EXAMPLES]
     few = report.select(slice(0, ORDER_EXAMPLES))
-    needed = [_edges_needed(len(kept), seed, few, full, criterion, logits_of) for seed in range(RANDOM_ORDERS)]
+    needed = [_edges_needed(circuit, seed, few, full, criterion) for seed in range(RANDOM_ORDERS)]
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(report.answer), generator=generator).to(report.answer.device)
     shuffled = report._replace(answer=report.answer[order], wrong=report.wrong[order])
     with torch.no_grad():
-        untrained = untrained_model(model)(report.tokens, report.length - 1)
+        untrained = untrained_model(circuit.model)(report.tokens, report.length - 1)
     return Nulls(
-        random_circuits=_drawn(
-            [random_circuit(edges, kept, seed) for seed in range(RANDOM_CIRCUITS)], report, full, criterion, logits_of
-        ),
-        magnitude_matched=_drawn(
-            [matched_circuit(model, edges, kept, seed) for seed in range(RANDOM_CIRCUITS)],
-            report,
-            full,
-            criterion,
-            logits_of,
-        ),
+        random_circuits=_drawn(random_circuit, circuit, report, full, criterion),
+        magnitude_matched=_drawn(matched_circuit, circuit, report, full, criterion),
         random_orders=Orders(edges_needed=tuple(needed), median=int(statistics.median(needed)), n=len(few.answer)),
         shuffled_answers=_null(full, shuffled, full[order], criterion),
         untrained_model=_null(untrained, report, full, criterion),
@@ -67,10 +58,15 @@ def nulls(
 
 
 def _drawn(
-    circuits: list[Tensor], examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf
+    draw: Callable[[Subnetwork, int], Tensor],
+    circuit: Subnetwork,
+    examples: Examples,
+    reference: Tensor,
+    criterion: Criterion,
 ) -> Drawn:
     """The best and the middle of some random circuits."""
-    draws = [measure(logits_of(circuit, examples), examples, reference) for circuit in circuits]
+    drawn = [circuit.keeping(draw(circuit, seed)) for seed in range(RANDOM_CIRCUITS)]
+    draws = [measure(each.logits(examples), examples, reference) for each in drawn]
     losses = sorted(draw["task_loss"] for draw in draws)
     return Drawn(
         draws=len(draws),
@@ -87,53 +83,63 @@ def _null(logits: Tensor, examples: Examples, reference: Tensor, criterion: Crit
     return extended(NullScore, values, meets_criterion=holds(criterion, values.metrics))
 
 
-def random_circuit(edges: Edges, kept: Tensor, seed: int) -> Tensor:
-    """As many random edges of each matrix as ``kept`` has there."""
+def random_circuit(circuit: Subnetwork, seed: int) -> Tensor:
+    """As many random edges of each matrix as the circuit has there, boolean (edge,)."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros_like(kept)
-    for i in range(len(edges.names)):
-        here = (edges.matrix == i).nonzero()[:, 0]
-        count = int(kept[here].sum())
+    chosen = torch.zeros_like(circuit.kept)
+    for here in circuit.edges.members:
+        count = int(circuit.kept[here].sum())
         chosen[here[torch.randperm(len(here), generator=generator)[:count]]] = True
     return chosen
 
 
-def matched_circuit(model: Transformer, edges: Edges, kept: Tensor, seed: int) -> Tensor:
-    """For each edge of ``kept`` (edge,) another of the same matrix and nearly the same magnitude, boolean (edge,).
+def matched_circuit(circuit: Subnetwork, seed: int) -> Tensor:
+    """For each edge of the circuit another of the same matrix and nearly the same magnitude, boolean (edge,).
 
     Each is drawn among the eight edges outside of the circuit, not drawn yet, whose magnitudes are nearest. Where a
     matrix has no more of them, the circuit's own are taken, since the number of edges is to be the same.
     """
     rng = random.Random(seed)
+    edges, kept = circuit.edges, circuit.kept
     chosen = torch.zeros_like(kept)
-    for i, name in enumerate(edges.names):
-        here = (edges.matrix == i).nonzero()[:, 0]
-        parameter = model.get_parameter(name).detach().cpu()
-        size = parameter[(edges.row[here], edges.column[here])[: parameter.ndim]].abs()
-        mine = kept[here]
-        inside, outside = here[mine].tolist(), here[~mine].tolist()
-        sizes = dict(zip(here.tolist(), size.tolist(), strict=True))
+    for name, here in zip(edges.names, edges.members, strict=True):
+        parameter = circuit.model.get_parameter(name).detach().cpu()
+        size = parameter[(edges.row[here], edges.column[here])[: parameter.ndim]].abs().double()
+        inside, left = kept[here].nonzero()[:, 0].tolist(), ~kept[here]  # places in ``here``
         rng.shuffle(inside)
         spare = list(inside)
-        for edge in inside:
-            nearest = sorted(outside, key=lambda other: abs(sizes[other] - sizes[edge]))[:NEAREST]
-            pool, other = (outside, rng.choice(nearest)) if nearest else (spare, spare[-1])
-            pool.remove(other)
-            chosen[other] = True
+        for place in inside:
+            nearest = _nearest(size, size[place], left)
+            if nearest:
+                other = rng.choice(nearest)
+                left[other] = False
+            else:
+                other = spare.pop()
+            chosen[here[other]] = True
     return chosen
 
 
-def _edges_needed(
-    total: int, seed: int, examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf
-) -> int:
+def _nearest(size: Tensor, wanted: Tensor, left: Tensor) -> list[int]:
+    """Places of the sizes nearest to ``wanted`` among those that are ``left``, the first ones where several are."""
+    places = left.nonzero()[:, 0]
+    distance = (size[places] - wanted).abs()
+    if len(places) > NEAREST:
+        close = distance <= distance.kthvalue(NEAREST).values
+        places, distance = places[close], distance[close]
+    nearest: list[int] = places[distance.argsort(stable=True)[:NEAREST]].tolist()
+    return nearest
+
+
+def _edges_needed(circuit: Subnetwork, seed: int, examples: Examples, reference: Tensor, criterion: Criterion) -> int:
     """Smallest prefix of a random order at which the criterion holds, by bisection (exact where it is monotone)."""
+    total = len(circuit.edges)
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     low, high = 0, total
     while low < high:
         middle = (low + high) // 2
         prefix = torch.zeros(total, dtype=torch.bool)
         prefix[order[:middle]] = True
-        if meets(prefix, examples, reference[: len(examples.answer)], criterion, logits_of):
+        if meets(circuit.keeping(prefix), examples, reference[: len(examples.answer)], criterion):
             high = middle
         else:
             low = middle + 1

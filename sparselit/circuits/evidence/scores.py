@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from sparselit.circuits.claims import Score, Worst
 from sparselit.circuits.criterion import METRICS, Criterion, Evaluation, measure
+from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.examples import Examples
 from sparselit.statistics.intervals import bootstrap, wilson
 
-#: Answer logits (example, vocabulary) of the model with only the given edges, boolean (edge,).
-LogitsOf = Callable[[Tensor, Examples], Tensor]
 DIGITS = 6
 #: Metrics whose mean has a bootstrap interval; an accuracy has Wilson's.
 RESAMPLED = ("task_loss", "answer_loss", "kl")
@@ -68,9 +67,9 @@ def by_stratum(logits: Tensor, examples: Examples, reference: Tensor, strata: li
     return {name: score(logits[c], examples.select(c), reference[c]) for name, c in chosen.items() if c.any()}
 
 
-def meets(kept: Tensor, examples: Examples, reference: Tensor, criterion: Criterion, logits_of: LogitsOf) -> bool:
-    """Whether the criterion holds with only ``kept``; stops where it is hopeless."""
-    return Evaluation(criterion, lambda part: logits_of(kept, examples.select(part)), examples, reference).holds()
+def meets(circuit: Subnetwork, examples: Examples, reference: Tensor, criterion: Criterion) -> bool:
+    """Whether the criterion holds with only the circuit's edges; stops where it is hopeless."""
+    return Evaluation(criterion, lambda part: circuit.logits(examples.select(part)), examples, reference).holds()
 
 
 def worst_of(values: list[dict[str, float]], criterion: Criterion) -> Worst:

@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits import search as searches
-from sparselit.circuits.circuit import Edge, SearchRecord
+from sparselit.circuits.circuit import SearchRecord
 from sparselit.circuits.criterion import holds, is_relative, measure
-from sparselit.circuits.opened import Opened
+from sparselit.circuits.loaded import Loaded
 from sparselit.circuits.run.granularity import Units
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import Progress, Search
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.sets import jaccard
 from sparselit.errors import SparselitError
+from sparselit.model.wiring import Place
 
 DIGITS = 6
 
@@ -33,19 +35,16 @@ DIGITS = 6
 class Shuffled(Problem):
     """The same problem, with the units in a random order, in which a search and its certificate walk them.
 
-    Args:
+    Attributes:
         seed: of the order.
-        arguments: those of :class:`Problem`.
     """
 
-    def __init__(self, seed: int, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._seed = seed
+    seed = 0
 
     def units(self, kept: Tensor) -> Units:
         """What can be removed, by name, shuffled."""
         units = list(super().units(kept).items())
-        random.Random(self._seed).shuffle(units)
+        random.Random(self.seed).shuffle(units)
         return dict(units)
 
 
@@ -70,12 +69,12 @@ def search_of(record: SearchRecord, name: str | None = None) -> tuple[type[Searc
 
 
 def rerun(
-    opened: Opened, kind: type[Search], arguments: Mapping[str, Any], seed: int, progress: Progress | None = None
+    circuit: Loaded, kind: type[Search], arguments: Mapping[str, Any], seed: int, progress: Progress | None = None
 ) -> dict[str, Any]:
     """One more search for the circuit, from the full model, under the bounds that its own search had.
 
     Args:
-        opened: the circuit.
+        circuit: the circuit.
         kind: class of the search.
         arguments: its arguments; ``seed`` is replaced where it takes one.
         seed: of the sample, of the order and of the search.
@@ -90,11 +89,12 @@ def rerun(
         KeyboardInterrupt: the search was ended by Ctrl-C.
         SparselitError: the search refuses its arguments.
     """
-    splits = opened.behaviour.splits
+    splits = circuit.behaviour.splits
     n = len(splits["discovery"].answer)
     sample = splits["discovery"].select(torch.randint(n, (n,), generator=torch.Generator().manual_seed(seed)))
-    origin = opened.problem
-    problem = Shuffled(seed, origin.model, sample, origin.criterion, origin.ablation, origin.granularity, splits)
+    engine = NaiveEngine.of(circuit.model, circuit.ablation, {**splits, "discovery": sample})
+    problem = Shuffled(engine, sample, circuit.problem.criterion, circuit.problem.granularity)
+    problem.seed = seed
     if not problem.works(problem.all_edges()):
         return {"seed": seed, "places": None, "holds": False}
     taken = inspect.signature(kind).parameters
@@ -106,14 +106,13 @@ def rerun(
     if not found.complete:
         raise KeyboardInterrupt
     test = splits["report"]
-    reference = problem.logits(problem.all_edges(), test) if is_relative(opened.stated) else None
+    reference = problem.logits(problem.all_edges(), test) if is_relative(circuit.circuit.criterion) else None
     values = measure(problem.logits(found.kept, test), test, reference)
-    every = problem.edges.places()
-    places = [list(every[i]) for i in found.kept.nonzero()[:, 0].tolist()]
-    return {"seed": seed, "places": places, "holds": holds(opened.stated, values)}
+    places = [list(place) for place in problem.edges.places(found.kept)]
+    return {"seed": seed, "places": places, "holds": holds(circuit.circuit.criterion, values)}
 
 
-def summary(runs: Sequence[Mapping[str, Any]], own: Sequence[Edge]) -> dict[str, Any]:
+def summary(runs: Sequence[Mapping[str, Any]], own: Sequence[Place]) -> dict[str, Any]:
     """What the reruns have in common.
 
     Args:
@@ -126,7 +125,7 @@ def summary(runs: Sequence[Mapping[str, Any]], own: Sequence[Edge]) -> dict[str,
         with fewer than two), ``distinct`` circuits, ``core`` (edges in all, and in at least 90 % of the reruns) and
         ``frequency``: ``[parameter, row, column, runs]``, the most frequent first.
     """
-    found: list[tuple[Edge, ...]] = [
+    found: list[tuple[Place, ...]] = [
         tuple((name, row, column) for name, row, column in run["places"]) for run in runs if run["places"] is not None
     ]
     count = Counter(place for places in found for place in places)

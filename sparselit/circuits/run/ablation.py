@@ -93,10 +93,19 @@ class Replacement:
         ablation: what was asked for.
         means: by matrix, the means of its sources (group, source channel), under ``mean``; the groups are everything,
             the tokens or the positions. See :func:`source_means`.
+        distribution: what the means were taken over, under ``mean``.
     """
 
     ablation: Ablation = Ablation()
     means: Mapping[str, Tensor] = field(default_factory=dict)
+    distribution: Examples | None = None
+
+    def in_model(self, model: Transformer) -> Replacement:
+        """The same ablation ready for another model."""
+        if self.distribution is None:
+            return self
+        means = source_means(model, self.distribution, self.ablation.per or "all")
+        return Replacement(self.ablation, means, self.distribution)
 
 
 def prepare(model: Transformer, ablation: Ablation, splits: Mapping[str, Examples]) -> Replacement:
@@ -117,7 +126,7 @@ def prepare(model: Transformer, ablation: Ablation, splits: Mapping[str, Example
         raise SparselitError(
             f"ablation.distribution must be one of the splits {', '.join(splits)}, got {distribution!r}"
         )
-    return Replacement(ablation, source_means(model, splits[distribution], ablation.per or "all"))
+    return Replacement(ablation, distribution=splits[distribution]).in_model(model)
 
 
 @torch.no_grad()
@@ -138,7 +147,7 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
     """
     at = examples.length - 1
     places = torch.arange(examples.tokens.shape[1], device=at.device).expand_as(examples.tokens)
-    real = real_positions(examples)
+    real = examples.real
     bundles = matrices(model)
     with model.sites.recorded({bundle.source for bundle in bundles.values()} & set(model.sites)) as records:
         model(examples.tokens, at)
@@ -163,19 +172,13 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
     return means
 
 
-def real_positions(examples: Examples) -> Tensor:
-    """Which positions belong to the prompt, up to its answer position, boolean (example, position)."""
-    places = torch.arange(examples.tokens.shape[1], device=examples.length.device)
-    return places < examples.length[:, None]
-
-
 def real_rows(x: Tensor, real: Tensor) -> Tensor:
     """The rows (row, channel) of a recorded activation that belong to prompts, without the padding.
 
     Args:
         x: (example, position, channel) as recorded with ``at``: what only the answer needs has one position, and
             concatenated positions come once for all prompts.
-        real: :func:`real_positions`.
+        real: which positions those are, :attr:`Examples.real`.
     """
     x = x.expand(len(real), -1, -1)
     return x[real] if x.shape[1] == real.shape[1] else x[:, 0]

@@ -24,13 +24,11 @@ class Compacted:
         model: the small transformer.
         edges: its edge list.
         origin: (small edge,) index of each in the full model's :class:`Edges`.
-        replacement: the ablation.
     """
 
     model: Transformer
     edges: Edges
     origin: Tensor
-    replacement: Replacement
 
 
 def compact(model: Transformer, edges: Edges, kept: Tensor, replacement: Replacement) -> Compacted | None:
@@ -72,7 +70,7 @@ def compact(model: Transformer, edges: Edges, kept: Tensor, replacement: Replace
         channels[f"layers.{i}.attn"] = slots.flatten()
         channels[f"layers.{i}.sink"] = torch.tensor([*head, *[-1] * (config["n_heads"] - len(head))])
         channels[f"layers.{i}.mlp"] = neuron
-    return _fill(model, small, edges, kept, replacement, channels)
+    return _fill(model, small, edges, kept, channels)
 
 
 class _Silent(nn.Module):
@@ -118,7 +116,6 @@ def _fill(
     small: Transformer,
     edges: Edges,
     kept: Tensor,
-    replacement: Replacement,
     channels: dict[str, Tensor],
 ) -> Compacted:
     """Copy what is used into the small model and renumber the edges."""
@@ -168,4 +165,4 @@ def _fill(
             if not any(name.startswith(f"layers.{i}.{block}.") for name in names):
                 setattr(layer, block, _Silent())
     listed = Edges(edges.bundles, names, matrix, row, column, shapes)
-    return Compacted(small.eval(), listed, origin, replacement)
+    return Compacted(small.eval(), listed, origin)

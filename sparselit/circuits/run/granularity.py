@@ -34,27 +34,49 @@ def units_of(model: Transformer, edges: Edges, kept: Tensor, granularity: Granul
     """
     chosen = kept.nonzero()[:, 0]
     if granularity == "weight":
-        flags = edges.is_bias.tolist()
-        places = edges.places()
-        return {place_name(places[i], flags[i]): chosen[n, None] for n, i in enumerate(chosen.tolist())}
-    members: dict[str, list[int]] = {}
-    for i in chosen.tolist():
-        for name in dict.fromkeys(_names(model, edges, i, granularity)):
-            members.setdefault(name, []).append(i)
-    return {name: torch.tensor(edge_numbers) for name, edge_numbers in members.items()}
+        flags = edges.is_bias[chosen].tolist()
+        names = map(place_name, edges.places(kept), flags)
+        return dict(zip(names, chosen[:, None], strict=True))
+    members: dict[str, list[Tensor]] = {}
+    for matrix, all_here in enumerate(edges.members):
+        here = all_here[kept[all_here]]
+        rules = [(_rule(site, granularity, model.d_head), channels) for site, channels in edges.ends(matrix, here)]
+        if rules[0][0] == rules[1][0]:
+            del rules[1]  # both ends in one unit
+        groups = [
+            (2 * first + which, name, here[inside])
+            for which, (rule, channels) in enumerate(rules)
+            if rule is not None
+            for first, name, inside in _grouped(*rule, channels)
+        ]
+        for _, name, numbers in sorted(groups, key=lambda group: group[0]):  # as the edges come, sources first
+            members.setdefault(name, []).append(numbers)
+    return {name: torch.cat(numbers) for name, numbers in members.items()}
 
 
-def _names(model: Transformer, edges: Edges, index: int, granularity: Granularity) -> Iterator[str]:
-    for site, channel in edges.endpoints(index):
-        block = ".".join(site.split(".")[:3])  # as in layers.0.attn
-        inner = site.startswith("layers.")
-        if granularity == "channel" and site not in (BIAS, "token", "position", "logits"):
-            yield f"{site}[{channel}]"
-        elif granularity == "token" and site == "token":
-            yield f"token[{channel}]"
-        elif granularity == "layer" and inner:
-            yield block
-        elif granularity == "head" and site[-2:] in (".q", ".k", ".v"):
-            yield f"{block}[{channel // model.d_head}]"
-        elif granularity == "head" and site.endswith(".mlp.act"):
-            yield block
+def _rule(site: str, granularity: Granularity, d_head: int) -> tuple[str, int] | None:
+    """What the units of a site's channels are called, and how many channels each has (0: all); None for no unit."""
+    block = ".".join(site.split(".")[:3])  # as in layers.0.attn
+    inner = site.startswith("layers.")
+    if granularity == "channel" and site not in (BIAS, "token", "position", "logits"):
+        return site, 1
+    if granularity == "token" and site == "token":
+        return site, 1
+    if granularity == "layer" and inner:
+        return block, 0
+    if granularity == "head" and site[-2:] in (".q", ".k", ".v"):
+        return block, d_head
+    if granularity == "head" and site.endswith(".mlp.act"):
+        return block, 0
+    return None
+
+
+def _grouped(prefix: str, width: int, channels: Tensor) -> Iterator[tuple[int, str, Tensor]]:
+    """The units that some edges' ends, ``channels`` (edge,), fall into: first place, name, and places of each unit."""
+    if not len(channels):
+        return
+    units = channels // width if width else torch.zeros_like(channels)
+    order = units.argsort(stable=True)
+    found, counts = units[order].unique_consecutive(return_counts=True)
+    for unit, places in zip(found.tolist(), order.split(counts.tolist()), strict=True):
+        yield int(places[0]), f"{prefix}[{unit}]" if width else prefix, places

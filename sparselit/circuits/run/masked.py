@@ -15,32 +15,47 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sparselit.circuits.run.ablation import Replacement
-from sparselit.data.examples import Examples
 from sparselit.model.sites import Edit
 from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges, Matrix, matrices
-
-CHUNK = 2048  # examples per forward pass
+from sparselit.model.wiring import Matrix, matrices
 
 
 @dataclass(frozen=True)
 class Context:
-    """What other forward passes say about some prompts, where the ablation needs it.
+    """Some prompts under an ablation, with what other forward passes say about them where the ablation needs it.
 
     Attributes:
+        replacement: what a removed edge contributes.
+        tokens: (batch, position).
+        at: (batch,) the position whose logits are wanted, see :meth:`Transformer.forward`; None for all.
         sources: activations of every source on the corrupted prompts, under ``resample``, by site.
         scales: the full model's norm scales on the prompts, where norms are frozen, by site.
     """
 
+    replacement: Replacement
+    tokens: Tensor
+    at: Tensor | None = None
     sources: Mapping[str, Tensor] = field(default_factory=dict)
     scales: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
 def context(
-    model: Transformer, replacement: Replacement, tokens: Tensor, corrupted: Tensor | None, at: Tensor | None
+    model: Transformer,
+    replacement: Replacement,
+    tokens: Tensor,
+    at: Tensor | None = None,
+    corrupted: Tensor | None = None,
 ) -> Context:
-    """Run the full model as often as the ablation needs: not at all for zero and mean ablation with live norms."""
+    """Run the full model as often as the ablation needs: not at all for zero and mean ablation with live norms.
+
+    Args:
+        model: the full model.
+        replacement: what a removed edge contributes.
+        tokens: (batch, position).
+        at: (batch,) the position whose logits are wanted; None for all.
+        corrupted: (batch, position), the corrupted prompts, which resample ablation needs.
+    """
     sources: dict[str, Tensor] = {}
     scales: dict[str, Tensor] = {}
     if replacement.ablation.kind == "resample":
@@ -52,34 +67,26 @@ def context(
     if replacement.ablation.norm == "frozen":
         with model.sites.recorded([site for site in model.sites if site.endswith("scale")]) as scales:
             model(tokens, at)
-    return Context(sources, scales)
+    return Context(replacement, tokens, at, sources, scales)
 
 
 def masked_logits(
     model: Transformer,
     masks: Mapping[str, Tensor],
-    replacement: Replacement,
-    tokens: Tensor,
-    at: Tensor | None = None,
-    corrupted: Tensor | None = None,
-    known: Context | None = None,
+    known: Context,
     resume: tuple[int, Tensor] | None = None,
     within: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Logits of ``model`` with the edges outside ``masks`` ablated; shapes as in :meth:`Transformer.forward`.
 
     Args:
-        model: the full model; it is not changed.
+        model: the full model, or a compacted one; it is not changed.
         masks: one tensor per matrix and bias, as :meth:`Edges.masks` gives them; floats in [0, 1] interpolate.
-        replacement: what a removed edge contributes.
-        tokens: (batch, position).
-        at: (batch,) answer positions, or None.
-        corrupted: (batch, position), the corrupted prompts, for ``resample``.
-        known: :func:`context` of the same arguments, where it has been computed already.
+        known: :func:`context` of the prompts, from the full model.
         resume: where to begin, see :meth:`Transformer.forward`.
         within: masks of all that may be open; inner channels that nothing in there reads are not computed.
     """
-    known = known or context(model, replacement, tokens, corrupted, at)
+    replacement, tokens, at = known.replacement, known.tokens, known.at
     parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     masks, replaced = dict(masks), {}
     read = {} if within is None else _read_channels(model, within)
@@ -128,38 +135,6 @@ def _inner(name: str, parameters: Mapping[str, Tensor]) -> list[str]:
     letters = ("up",) if layer.endswith("mlp") else ("q", "k", "v")
     names = [f"{layer}.{letter}.{kind}" for letter in letters for kind in ("weight", "bias")]
     return [name for name in names if name in parameters]
-
-
-def answer_logits(
-    model: Transformer,
-    edges: Edges,
-    replacement: Replacement,
-    kept: Tensor,
-    examples: Examples,
-    full: Transformer | None = None,
-    within: Tensor | None = None,
-) -> Tensor:
-    """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges, by the plain masked forward pass.
-
-    Args:
-        model: the model, or a compacted one.
-        edges: its edges.
-        replacement: what a removed edge contributes.
-        kept: boolean (edge,).
-        examples: the prompts.
-        full: the full model where ``model`` is a compacted one; it has the frozen norms and the corrupted prompts.
-        within: edges that may be open, boolean (edge,); what nothing in there reads is not computed.
-    """
-    device = next(model.parameters()).device
-    masks = {name: mask.to(device) for name, mask in edges.masks(kept).items()}
-    read = None if within is None else {name: mask.to(device) for name, mask in edges.masks(within).items()}
-    parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
-    logits = []
-    for part in parts:
-        at = part.length - 1
-        known = context(full or model, replacement, part.tokens, part.corrupted, at)
-        logits.append(masked_logits(model, masks, replacement, part.tokens, at, part.corrupted, known, within=read))
-    return torch.cat(logits)
 
 
 def _into(source: Tensor, removed: Tensor, bundle: Matrix) -> Tensor:

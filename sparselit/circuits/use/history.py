@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparselit.circuits.circuit import Circuit, Edge
+from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.files import read_circuit
 from sparselit.circuits.sets import shared
 from sparselit.errors import SparselitError
+from sparselit.model.wiring import Place
 
 _CIRCUIT = re.compile(r"step=(\d+)\.json")
 
@@ -24,19 +26,19 @@ class History:
     """
 
     circuits: Mapping[int, Circuit]
-    lives: Mapping[Edge, list[int]]
+    lives: Mapping[Place, list[int]]
 
-    def born(self, step: int) -> list[Edge]:
+    def born(self, step: int) -> list[Place]:
         """Edges of the circuit at ``step`` that the one before lacks; at the first step all."""
         return self._new(step, -1)
 
-    def died(self, step: int) -> list[Edge]:
+    def died(self, step: int) -> list[Place]:
         """Edges of the circuit before ``step`` that the one at ``step`` lacks; at the first step none."""
         steps = list(self.circuits)
         place = steps.index(step)
         return self._new(steps[place - 1], 1) if place else []
 
-    def _new(self, step: int, other: int) -> list[Edge]:
+    def _new(self, step: int, other: int) -> list[Place]:
         steps = list(self.circuits)
         place = steps.index(step) + other
         neighbour = self.circuits[steps[place]].places if 0 <= place < len(steps) else []
@@ -65,7 +67,7 @@ def history(folder: Path) -> History:
         hint = hint or "; a run writes them every circuits.every_n_steps steps"
         found = "one circuit" if names else "no circuit"
         raise SparselitError(f"{folder} holds {found} step=N.json, a history needs two{hint}")
-    return history_of({step: Circuit.load(path) for step, path in names.items()})
+    return history_of({step: read_circuit(path) for step, path in names.items()})
 
 
 def history_of(circuits: Mapping[int, Circuit]) -> History:
@@ -75,7 +77,7 @@ def history_of(circuits: Mapping[int, Circuit]) -> History:
         SparselitError: their models have different shapes.
     """
     circuits = dict(sorted(circuits.items()))
-    lives: dict[Edge, list[int]] = {}
+    lives: dict[Place, list[int]] = {}
     for step, circuit in circuits.items():
         for edge in circuit.places:
             lives.setdefault(edge, []).append(step)

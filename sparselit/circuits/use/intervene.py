@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import Edge
 from sparselit.circuits.criterion import measure
-from sparselit.circuits.run.ablation import Replacement
-from sparselit.circuits.run.masked import CHUNK, masked_logits
+from sparselit.circuits.run.ablation import Replacement, real_rows
+from sparselit.circuits.run.masked import context, masked_logits
+from sparselit.circuits.run.naive import CHUNK
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.sites import Edit
 from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Place
 from sparselit.statistics.intervals import wilson
 
 Channels = dict[str, list[int]]
@@ -37,7 +38,7 @@ class Intervention:
     """
 
     scale: dict[tuple[str, int], float] = field(default_factory=dict)
-    edges: dict[Edge, float] = field(default_factory=dict)
+    edges: dict[Place, float] = field(default_factory=dict)
     ablate: Channels = field(default_factory=dict)
     patch: Channels = field(default_factory=dict)
 
@@ -45,10 +46,9 @@ class Intervention:
 @torch.no_grad()
 def means(model: Transformer, sites: list[str], examples: Examples) -> dict[str, Tensor]:
     """Mean activation (channel,) of each site in the full model, over all positions that are no padding."""
-    real = torch.arange(examples.tokens.shape[1]) < examples.length[:, None]
     with model.sites.recorded(sites) as record:
         model(examples.tokens)
-    return {site: x.expand(len(real), -1, -1)[real].mean(0) for site, x in record.items()}
+    return {site: real_rows(x, examples.real).mean(0) for site, x in record.items()}
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def changed_logits(
                 model(part.corrupted, at)
         edits = _edits(intervention, mean or {}, corrupted)
         with model.sites.edited(after=edits):
-            found.append(masked_logits(model, masks, Replacement(), part.tokens, at))
+            found.append(masked_logits(model, masks, context(model, Replacement(), part.tokens, at)))
     return torch.cat(found)
 
 

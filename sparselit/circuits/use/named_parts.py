@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from sparselit.circuits.circuit import Edge
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges, biases, matrices
+from sparselit.model.wiring import Edges, Place, biases, matrices
 
 _PLACE = re.compile(r"(.+\.(?:weight|bias))\[(\d+)(?:,\s*(\d+))?\]")
 
@@ -51,7 +50,7 @@ def parse_nodes(text: str, model: Transformer, vocabulary: Sequence[str] = ()) -
     return site, channels
 
 
-def parse_place(text: str, model: Transformer, edges: Edges) -> Edge | None:
+def parse_place(text: str, model: Transformer, edges: Edges) -> Place | None:
     """The edge or bias that ``layers.0.attn.q.weight[5,2]`` or ``….q.bias[5]`` means; None where the form is another.
 
     Raises:
@@ -67,6 +66,6 @@ def parse_place(text: str, model: Transformer, edges: Edges) -> Edge | None:
         hint = f"did you mean {close[0]!r}?" if close else f"tensors are {', '.join(known)}"
         raise SparselitError(f"{text!r} is no edge: no tensor is called {name!r}; {hint}")
     place = (name, row, int(column or 0))
-    if known[name].is_bias == (column is None) and place in set(edges.places()):
+    if known[name].is_bias == (column is None) and int(edges.numbers([place])) >= 0:
         return place
     raise SparselitError(f"{text!r} is no edge: the model has no weight there, or it is zero")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparselit.circuits.opened import Opened
-from sparselit.circuits.run.masked import CHUNK, masked_logits
+from sparselit.circuits.loaded import Loaded
+from sparselit.circuits.run.naive import CHUNK
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.wiring import BIAS
@@ -77,11 +77,11 @@ class Story:
     n: int
 
 
-def story(opened: Opened, node: Node, top: int = 5, examples: Examples | None = None) -> Story:
+def story(circuit: Loaded, node: Node, top: int = 5, examples: Examples | None = None) -> Story:
     """What ``node`` does in the circuit, its activations being those of the circuit run alone.
 
     Args:
-        opened: the circuit.
+        circuit: the circuit.
         node: one of its nodes.
         top: number of peaks.
         examples: prompts to look at; default the report split.
@@ -90,27 +90,26 @@ def story(opened: Opened, node: Node, top: int = 5, examples: Examples | None = 
         SparselitError: the node is none of the circuit's.
     """
     site, channel = node
-    if channel not in opened.circuit.nodes.get(site, ()):
-        inside = opened.circuit.nodes.get(site)
+    if channel not in circuit.circuit.nodes.get(site, ()):
+        inside = circuit.circuit.nodes.get(site)
         hint = f"of {site} it has {', '.join(map(str, inside))}" if inside else "its sites are "
-        hint += "" if inside else ", ".join(opened.circuit.nodes)
+        hint += "" if inside else ", ".join(circuit.circuit.nodes)
         raise SparselitError(f"the circuit has no node {site}:{channel}; {hint}")
-    edges = opened.problem.edges
-    listed = opened.kept.nonzero()[:, 0].tolist()
+    edges = circuit.edges
     reads: list[Link] = []
     writes: list[Link] = []
     bias = None
-    for index in listed:
+    for index in circuit.kept.nonzero()[:, 0].tolist():
         source, target = edges.endpoints(index)
-        value = opened.circuit.weights[edges.describe(index)]
+        value = circuit.circuit.weights[edges.describe(index)]
         if target == node and source[0] == BIAS:
             bias = value
         elif target == node:
-            reads.append(Link(source, value, _writers(opened, source)))
+            reads.append(Link(source, value, _writers(circuit, source)))
         elif source == node:
-            writes.append(Link(target, value, _readers(opened, target)))
-    examples = opened.behaviour.splits["report"] if examples is None else examples
-    values, real = activations(opened, node, examples)
+            writes.append(Link(target, value, _readers(circuit, target)))
+    examples = circuit.behaviour.splits["report"] if examples is None else examples
+    values, real = activations(circuit, node, examples)
     at = examples.length - 1
     if values.shape[1] == 1 < real.shape[1]:  # only the answer's
         real = real.gather(1, at[:, None])
@@ -125,8 +124,8 @@ def story(opened: Opened, node: Node, top: int = 5, examples: Examples | None = 
         bias=bias,
         reads=reads,
         writes=writes,
-        written_by=_writers(opened, node),
-        read_by=_readers(opened, node),
+        written_by=_writers(circuit, node),
+        read_by=_readers(circuit, node),
         peaks=[
             Peak(
                 float(values[i, position[i]]),
@@ -144,23 +143,21 @@ def story(opened: Opened, node: Node, top: int = 5, examples: Examples | None = 
 
 
 @torch.no_grad()
-def activations(opened: Opened, node: Node, examples: Examples) -> tuple[Tensor, Tensor]:
+def activations(circuit: Loaded, node: Node, examples: Examples) -> tuple[Tensor, Tensor]:
     """Activation (example, position) of a node in the circuit run alone, and which positions are no padding.
 
     A ``token`` or ``position`` is 1 where it stands and 0 elsewhere.
     """
     site, channel = node
-    places = torch.arange(examples.tokens.shape[1]).expand_as(examples.tokens)
-    real = places < examples.length[:, None]
+    real = examples.real
     if site in ("token", "position"):
+        places = torch.arange(real.shape[1], device=real.device).expand_as(real)
         return ((examples.tokens if site == "token" else places) == channel).float(), real
-    problem = opened.problem
-    masks = problem.edges.masks(opened.kept)
-    found = []
+    naive, found = circuit.naive, []
     for i in range(0, len(examples.answer), CHUNK):
         part = examples.select(slice(i, i + CHUNK))
-        with problem.model.sites.recorded([site]) as record:
-            masked_logits(problem.model, masks, problem.replacement, part.tokens, None, part.corrupted)
+        with circuit.model.sites.recorded([site]) as record:
+            naive.run(part.tokens, None, part.corrupted)
         found.append(record[site][..., channel].expand(len(part.answer), -1))
     return torch.cat(found), real
 
@@ -175,22 +172,22 @@ def _depth(site: str) -> int:
     return 4 * int(layer) + 2 * (block == "mlp") + (kind == "out")
 
 
-def _writers(opened: Opened, node: Node) -> list[Node]:
+def _writers(circuit: Loaded, node: Node) -> list[Node]:
     """The circuit's nodes that write a channel of the residual stream before ``node`` reads it."""
     if not node[0].endswith(".in"):
         return []
-    writers = [site for site in opened.circuit.nodes if site == "embed" or site.endswith(".out")]
-    return _others(opened, node, [site for site in writers if _depth(site) < _depth(node[0])])
+    writers = [site for site in circuit.circuit.nodes if site == "embed" or site.endswith(".out")]
+    return _others(circuit, node, [site for site in writers if _depth(site) < _depth(node[0])])
 
 
-def _readers(opened: Opened, node: Node) -> list[Node]:
+def _readers(circuit: Loaded, node: Node) -> list[Node]:
     """The circuit's nodes that read a channel of the residual stream after ``node`` has written it."""
     if node[0] != "embed" and not node[0].endswith(".out"):
         return []
-    readers = [site for site in opened.circuit.nodes if site.endswith(".in")]
-    return _others(opened, node, [site for site in readers if _depth(site) > _depth(node[0])])
+    readers = [site for site in circuit.circuit.nodes if site.endswith(".in")]
+    return _others(circuit, node, [site for site in readers if _depth(site) > _depth(node[0])])
 
 
-def _others(opened: Opened, node: Node, sites: list[str]) -> list[Node]:
+def _others(circuit: Loaded, node: Node, sites: list[str]) -> list[Node]:
     ordered = sorted(sites, key=_depth)
-    return [(site, node[1]) for site in ordered if node[1] in opened.circuit.nodes[site]]
+    return [(site, node[1]) for site in ordered if node[1] in circuit.circuit.nodes[site]]

@@ -25,13 +25,13 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, one object")
     options = parser.parse_args(argv)
 
-    from sparselit.circuits.circuit import Circuit
+    from sparselit.circuits.files import read_circuit
     from sparselit.circuits.sets import shared
 
-    first, second = Circuit.load(options.first), Circuit.load(options.second)
+    first, second = read_circuit(options.first), read_circuit(options.second)
     common = shared(first, second)
     same = first.model.hash == second.model.hash and first.ablation == second.ablation
-    scores = _scores(first, second) if same else {}
+    scores = _scores(options.first, options.second) if same else {}
     if options.json:
         content = {"jaccard": common.jaccard, **common._asdict(), "by_matrix": common.by_matrix(), "scores": scores}
         text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -70,13 +70,13 @@ def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dic
     return rows
 
 
-def _scores(first: Circuit, second: Circuit) -> dict[str, dict[str, Any]]:
+def _scores(one: str, other: str) -> dict[str, dict[str, Any]]:
     from sparselit.circuits.criterion import measure
-    from sparselit.circuits.files import read_behaviour
+    from sparselit.circuits.loaded import load
     from sparselit.circuits.sets import difference, intersection, union
 
-    assert first.path is not None
-    report = read_behaviour(first.path, first).splits["report"]
+    first, second = load(one), load(other)
+    report = first.behaviour.splits["report"]
     made = {
         "A": first,
         "B": second,
@@ -89,5 +89,5 @@ def _scores(first: Circuit, second: Circuit) -> dict[str, dict[str, Any]]:
     for name, circuit in made.items():
         values = measure(circuit.run(report.tokens, report.length - 1, report.corrupted), report)
         n = len(report.answer)
-        found[name] = {"edges": len(circuit.places), **{k: values[k] for k in ("task_loss", "accuracy")}, "n": n}
+        found[name] = {"edges": int(circuit.kept.sum()), **{k: values[k] for k in ("task_loss", "accuracy")}, "n": n}
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from dataclasses import fields
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser, shortened
@@ -39,23 +40,14 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, one object")
     options = parser.parse_args(argv)
 
-    from sparselit.circuits.evidence.hypothesis_tests import hypotheses
-    from sparselit.circuits.opened import open_circuit
+    from sparselit.circuits.evidence.hypothesis_tests import Settings, hypotheses
+    from sparselit.circuits.loaded import load
 
-    opened = open_circuit(options.circuit)
+    loaded = load(options.circuit)
+    report = loaded.behaviour.splits["report"]
+    chosen = {field.name: getattr(options, field.name) for field in fields(Settings)}
     with display("testing") as shown:
-        found = hypotheses(
-            opened.problem,
-            opened.kept,
-            opened.behaviour.splits["report"],
-            metric=options.metric,
-            margin=options.margin,
-            least=options.least,
-            draws=options.draws,
-            alpha=options.alpha,
-            seed=options.seed,
-            progress=shown.counting,
-        )
+        found = hypotheses(loaded.problem, loaded.kept, report, Settings(**chosen), shown.counting)
     text = json.dumps(found, indent=1, ensure_ascii=False) if options.json else "\n".join(lines(found))
     sys.stdout.write(text + "\n")
     verdicts = [found[test]["verdict"] for test in ("equivalence", "sufficiency", "minimality")]

@@ -11,7 +11,7 @@ from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
 
 if TYPE_CHECKING:
-    from sparselit.circuits.opened import Opened
+    from sparselit.circuits.loaded import Loaded
     from sparselit.circuits.use.intervene import Intervention
     from sparselit.data.examples import Examples
 
@@ -45,14 +45,14 @@ def run(argv: list[str]) -> None:
     if not (options.scale or options.ablate or options.patch):
         raise SparselitError("nothing to change: give --scale PART=X, --ablate NODE or --patch NODE")
 
-    from sparselit.circuits.opened import open_circuit
+    from sparselit.circuits.loaded import load
     from sparselit.circuits.use.intervene import effect, means
 
-    opened = open_circuit(options.circuit)
-    model = opened.problem.model
-    intervention = _intervention(opened, options.scale, options.ablate, options.patch)
-    behaviours = {_name(opened): opened.behaviour.splits["report"], **_others(opened, options.tasks)}
-    mean = means(model, list(intervention.ablate), opened.behaviour.splits["discovery"])
+    loaded = load(options.circuit)
+    model = loaded.model
+    intervention = _intervention(loaded, options.scale, options.ablate, options.patch)
+    behaviours = {_name(loaded): loaded.behaviour.splits["report"], **_others(loaded, options.tasks)}
+    mean = means(model, list(intervention.ablate), loaded.behaviour.splits["discovery"])
     found = {task: effect(model, intervention, examples, mean) for task, examples in behaviours.items()}
     if options.json:
         text = json.dumps(found, indent=1, ensure_ascii=False)
@@ -79,12 +79,12 @@ def lines(changes: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
     return [*rows, "", "wrong: share answered by the competing answer"]
 
 
-def _intervention(opened: Opened, scale: list[str], ablate: list[str], patch: list[str]) -> Intervention:
+def _intervention(loaded: Loaded, scale: list[str], ablate: list[str], patch: list[str]) -> Intervention:
     from sparselit.circuits.use.intervene import Intervention
     from sparselit.circuits.use.named_parts import parse_place
     from sparselit.model.wiring import Edges
 
-    model = opened.problem.model
+    model = loaded.model
     made = Intervention()
     for text in scale:
         part, equals, factor = text.rpartition("=")
@@ -95,58 +95,58 @@ def _intervention(opened: Opened, scale: list[str], ablate: list[str], patch: li
         if not equals:
             raise SparselitError(f"--scale {text} needs a factor, as in --scale layers.0.mlp.act:13=0")
         if part == "circuit":
-            made.edges.update(dict.fromkeys(opened.circuit.places, value))
+            made.edges.update(dict.fromkeys(loaded.circuit.places, value))
         elif (place := parse_place(part, model, Edges.of(model))) is not None:
             made.edges[place] = value
         else:
-            site, channels = _site(part, opened)
+            site, channels = _site(part, loaded)
             made.scale.update({(site, channel): value for channel in channels})
     for option, texts, into in (("--ablate", ablate, made.ablate), ("--patch", patch, made.patch)):
         for text in texts:
             if parse_place(text, model, Edges.of(model)) is not None or text == "circuit":
                 raise SparselitError(f"{option} takes nodes; to remove an edge: --scale '{text}=0'")
-            site, channels = _site(text, opened)
+            site, channels = _site(text, loaded)
             into.setdefault(site, []).extend(channels)
     return made
 
 
-def _site(text: str, opened: Opened) -> tuple[str, list[int]]:
+def _site(text: str, loaded: Loaded) -> tuple[str, list[int]]:
     """A node's site and channels; tokens and positions are inputs and cannot be changed."""
     from sparselit.circuits.use.named_parts import parse_nodes
 
-    site, channels = parse_nodes(text, opened.problem.model, opened.behaviour.vocabulary)
+    site, channels = parse_nodes(text, loaded.model, loaded.behaviour.vocabulary)
     if site in ("token", "position"):
         raise SparselitError(f"{text!r} is an input; change what it writes, as in --scale embed=0")
     return site, channels
 
 
-def _name(opened: Opened) -> str:
+def _name(loaded: Loaded) -> str:
     """What a circuit's task is called: the folder of a mixture's task, or else the class."""
-    folder = opened.path.absolute().parent
+    folder = loaded.path.absolute().parent
     if folder.parent.name == "circuits":
         return folder.name
-    return opened.circuit.task.name
+    return loaded.circuit.task.name
 
 
-def _others(opened: Opened, paths: list[str]) -> dict[str, Examples]:
+def _others(loaded: Loaded, paths: list[str]) -> dict[str, Examples]:
     """Report splits of other circuits by task: those named, and the other tasks of a mixture."""
-    from sparselit.circuits.opened import open_circuit
+    from sparselit.circuits.loaded import load
 
-    folder = opened.path.absolute().parent
+    folder = loaded.path.absolute().parent
     named = [Path(path) for path in paths]
     if folder.parent.name == "circuits":
-        siblings = sorted(folder.parent.glob(f"*/{opened.path.name}"))
+        siblings = sorted(folder.parent.glob(f"*/{loaded.path.name}"))
         named += [path for path in siblings if path.parent != folder]
     found: dict[str, Examples] = {}
     for path in named:
-        other = open_circuit(path)
-        if list(other.behaviour.vocabulary) != list(opened.behaviour.vocabulary):
+        other = load(path)
+        if list(other.behaviour.vocabulary) != list(loaded.behaviour.vocabulary):
             raise SparselitError(
                 f"{path}: its task has another vocabulary than the circuit's; the model cannot read it"
             )
         longest = other.behaviour.splits["report"].tokens.shape[1]
-        if longest > opened.problem.model.max_length:
+        if longest > loaded.model.max_length:
             raise SparselitError(f"{path}: its prompts have {longest} tokens, the model reads fewer")
         name = _name(other)
-        found[name if name not in found and name != _name(opened) else str(path)] = other.behaviour.splits["report"]
+        found[name if name not in found and name != _name(loaded) else str(path)] = other.behaviour.splits["report"]
     return found

@@ -21,10 +21,10 @@ def run(argv: list[str]) -> None:
     path = Path(options.circuit)
     output = output_of(options, path.with_suffix(".png"))
 
-    from sparselit.circuits.circuit import Circuit
+    from sparselit.circuits.files import read_circuit
     from sparselit.report.terminal import circuit_lines
 
-    circuit = Circuit.load(path)
+    circuit = read_circuit(path)
     with _explained(path):
         lines = circuit_lines(circuit)
     sys.stdout.write("\n".join(lines) + "\n")

@@ -43,10 +43,11 @@ def run(argv: list[str]) -> None:
     output = Path(options.output) if options.output else path.with_suffix(".stability.json")
 
     from sparselit.circuits.evidence.stability import rerun, search_of, summary
-    from sparselit.circuits.opened import open_circuit
+    from sparselit.circuits.loaded import load
 
-    opened = open_circuit(path)
-    kind, arguments = search_of(opened.circuit.search, options.search)
+    loaded = load(path)
+    own = loaded.circuit.places
+    kind, arguments = search_of(loaded.circuit.search, options.search)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -60,18 +61,18 @@ def run(argv: list[str]) -> None:
         while len(runs) < options.runs:
             shown.counting(len(runs), options.runs)
             try:
-                runs.append(rerun(opened, kind, arguments, options.seed + len(runs)))
+                runs.append(rerun(loaded, kind, arguments, options.seed + len(runs)))
             except KeyboardInterrupt:
                 sys.stderr.write(f"\n{len(runs)} of {options.runs} reruns are in {output}; the same command goes on\n")
                 raise
-            content["summary"] = summary(runs, opened.circuit.places)
+            content["summary"] = summary(runs, own)
             _write(output, content)
-    found = summary(runs[: options.runs], opened.circuit.places)
+    found = summary(runs[: options.runs], own)
     if options.json:
         text = json.dumps(found, indent=1, ensure_ascii=False)
     else:
-        n = len(opened.behaviour.splits["discovery"].answer)
-        text = "\n".join(lines(found, set(opened.circuit.places), n, options.rows))
+        n = len(loaded.behaviour.splits["discovery"].answer)
+        text = "\n".join(lines(found, set(own), n, options.rows))
         text += f"\n\nfile          {min(str(output), os.path.relpath(output), key=len)}"
     sys.stdout.write(text + "\n")
 

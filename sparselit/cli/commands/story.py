@@ -24,17 +24,17 @@ def run(argv: list[str]) -> None:
     if options.top < 0:
         raise SparselitError(f"--top must be at least 0, got {options.top}")
 
-    from sparselit.circuits.opened import open_circuit
+    from sparselit.circuits.loaded import load
     from sparselit.circuits.use.named_parts import parse_nodes
     from sparselit.circuits.use.story import story
     from sparselit.report.story import story_lines
 
-    opened = open_circuit(options.circuit)
-    circuit, model = opened.circuit, opened.problem.model
+    loaded = load(options.circuit)
+    circuit, model = loaded.circuit, loaded.model
     order = {site: i for i, site in enumerate(["token", "position", *model.sites])}
     nodes = [(s, c) for s in sorted(circuit.nodes, key=lambda s: order.get(s, 0)) for c in circuit.nodes[s]]
     if options.nodes:
-        parsed = [(text, parse_nodes(text, model, opened.behaviour.vocabulary)) for text in options.nodes]
+        parsed = [(text, parse_nodes(text, model, loaded.behaviour.vocabulary)) for text in options.nodes]
         # A whole site means those of its channels that the circuit has.
         nodes = [
             (site, c)
@@ -42,5 +42,5 @@ def run(argv: list[str]) -> None:
             for c in (channels if ":" in text else circuit.nodes.get(site, channels[:1]))
         ]
     for i, node in enumerate(nodes):
-        lines = story_lines(circuit, story(opened, node, options.top))
+        lines = story_lines(circuit, story(loaded, node, options.top))
         sys.stdout.write("\n" * bool(i) + "\n".join(lines) + "\n")

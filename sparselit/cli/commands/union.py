@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser, shortened
@@ -23,20 +22,17 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, one object")
     options = parser.parse_args(argv)
 
-    from sparselit.circuits.circuit import Circuit
-    from sparselit.circuits.evidence.dark_matter import Known, of_union
-    from sparselit.circuits.files import read_behaviour, read_model
+    from sparselit.circuits.evidence.dark_matter import of_union
+    from sparselit.circuits.evidence.faithfulness import EXAMPLES
+    from sparselit.circuits.loaded import load
 
-    circuits = {path: Circuit.load(path) for path in options.circuits}
-    first = next(iter(circuits.values()))
+    circuits = {path: load(path) for path in options.circuits}
+    first = circuits[options.circuits[0]]
     for path, circuit in circuits.items():
-        if circuit.model.hash != first.model.hash:
+        if circuit.circuit.model.hash != first.circuit.model.hash:
             raise SparselitError(f"{path} belongs to other weights than {options.circuits[0]}; a union needs one model")
-    known = {
-        path: Known(circuit.places, read_behaviour(Path(path), circuit).splits, circuit.ablation)
-        for path, circuit in circuits.items()
-    }
-    found = of_union(read_model(Path(options.circuits[0]), first), known)
+    report = slice(0, EXAMPLES)
+    found = of_union({p: c.on(c.behaviour.splits["report"].select(report)) for p, c in circuits.items()})
     text = json.dumps(found, indent=1, ensure_ascii=False) if options.json else "\n".join(lines(found))
     sys.stdout.write(text + "\n")
 

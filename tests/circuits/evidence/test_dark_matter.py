@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sparselit.circuits.criterion import measure
-from sparselit.circuits.evidence.dark_matter import Known, dark_matter, of_union
-from sparselit.circuits.evidence.faithfulness import Subject
-from sparselit.circuits.run.ablation import Ablation, prepare
+from sparselit.circuits.evidence.dark_matter import dark_matter, of_union
+from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.subnetwork import Observed, Subnetwork
 from sparselit.errors import SparselitError
 from sparselit.model.wiring import Edges
 from sparselit.runs.json_record import write
@@ -20,8 +20,8 @@ EDGES = Edges.of(MODEL)
 EVERYTHING = torch.ones(len(EDGES), dtype=torch.bool)
 
 
-def subject(kept: torch.Tensor) -> Subject:
-    return Subject(MODEL, EDGES, prepare(MODEL, Ablation(), BEHAVIOUR.splits), kept, BEHAVIOUR.splits["report"])
+def subject(kept: torch.Tensor) -> Observed:
+    return Subnetwork(NaiveEngine.of(MODEL), kept).on(BEHAVIOUR.splits["report"])
 
 
 def test_a_whole_model_leaves_nothing_and_an_empty_circuit_everything() -> None:
@@ -36,7 +36,7 @@ def test_a_whole_model_leaves_nothing_and_an_empty_circuit_everything() -> None:
 def test_the_shares_are_those_of_the_gap() -> None:
     one = subject(random_subset(EVERYTHING, 0.8, seed=1))
     sets = (one.kept, EVERYTHING, ~EVERYTHING)
-    circuit, full, empty = (measure(one.logits(kept), one.examples, one.full) for kept in sets)
+    circuit, full, empty = (measure(one.keeping(kept).logits(), one.examples, one.full) for kept in sets)
     found = dark_matter(one)
     gap = empty["task_loss"] - full["task_loss"]
     assert found.task_loss == pytest.approx((circuit["task_loss"] - full["task_loss"]) / gap, abs=1e-5)
@@ -44,16 +44,12 @@ def test_the_shares_are_those_of_the_gap() -> None:
 
 
 def test_a_union_holds_the_edges_of_all_and_is_measured_on_each_task() -> None:
-    places, halves = EDGES.places(), torch.arange(len(EDGES)) % 2 == 0
-    known = {
-        name: Known([places[i] for i in kept.nonzero()[:, 0].tolist()], BEHAVIOUR.splits, Ablation())
-        for name, kept in (("a", halves), ("b", ~halves))
-    }
-    found = of_union(MODEL, known)
+    halves = torch.arange(len(EDGES)) % 2 == 0
+    known = {"a": subject(halves), "b": subject(~halves)}
+    found = of_union(known)
     assert found[""]["edges"] == found[""]["of"] == found["a"]["edges"] + found["b"]["edges"]
     assert found["a"]["together"] == found["b"]["together"] == write(dark_matter(subject(EVERYTHING)))
     assert found["a"]["alone"] == write(dark_matter(subject(halves)))
+    mean = Subnetwork.of(NaiveEngine.of(MODEL, "mean", BEHAVIOUR.splits)).on(BEHAVIOUR.splits["report"])
     with pytest.raises(SparselitError, match="several ablations"):
-        of_union(MODEL, {**known, "c": known["a"]._replace(ablation=Ablation("mean"))})
-    with pytest.raises(SparselitError, match="no edge"):
-        of_union(MODEL, {"c": known["a"]._replace(places=[("embed.token.weight", 99, 0)])})
+        of_union({**known, "c": mean})

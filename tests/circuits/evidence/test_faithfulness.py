@@ -14,7 +14,6 @@ from sparselit.circuits.claims import Attended, HeldOut, OtherNorm, Unexplained,
 from sparselit.circuits.criterion import Bound, measure
 from sparselit.circuits.evidence.faithfulness import (
     HALVES,
-    Subject,
     activations,
     attention,
     faithfulness,
@@ -25,9 +24,9 @@ from sparselit.circuits.evidence.faithfulness import (
     relaxation,
 )
 from sparselit.circuits.evidence.flags import FLAGS, flags
-from sparselit.circuits.run.ablation import Ablation, prepare
-from sparselit.circuits.run.masked import answer_logits
-from sparselit.model.wiring import Edges
+from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.subnetwork import Observed, Subnetwork
 from tests.circuits.models import random_subset, randomised, some_examples
 from tests.circuits.records import some_evidence, some_score, some_searched_null
 
@@ -35,21 +34,16 @@ CRITERION = [Bound("task_loss", at_most=1.5), Bound("accuracy", at_least=0.3)]
 ABLATIONS = [Ablation(), Ablation("mean"), Ablation("resample"), Ablation(norm="frozen")]
 
 
-def subject(ablation: Ablation = ABLATIONS[0], share: float = 0.7, **config: Any) -> Subject:
+def subject(ablation: Ablation = ABLATIONS[0], share: float = 0.7, **config: Any) -> Observed:
     model = randomised(seed=3, **({"n_layers": 2, "sink": True} | config))
-    edges = Edges.of(model, ablation.removes_biases)
     examples = some_examples(12, seed=4)
-    kept = random_subset(torch.ones(len(edges), dtype=torch.bool), share, seed=5)
-    return Subject(model, edges, prepare(model, ablation, {"discovery": examples}), kept, examples)
-
-
-def whole(one: Subject) -> Subject:
-    return replace(one, kept=torch.ones_like(one.kept))
+    engine = NaiveEngine.of(model, ablation, {"discovery": examples})
+    return Subnetwork(engine, random_subset(engine.everything(), share, seed=5)).on(examples)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_the_whole_model_is_faithful_to_itself(ablation: Ablation) -> None:
-    one = whole(subject(ablation))
+    one = subject(ablation).whole
     assert all(row == Unexplained(unexplained=0.0, rescaled=0.0) for row in activations(one).values())
     assert all(row == Attended(total_variation=0.0, total_variation_max=0.0) for row in attention(one).values())
     full = measure(one.full, one.examples, one.full)
@@ -65,7 +59,7 @@ def test_the_whole_model_is_faithful_to_itself(ablation: Ablation) -> None:
 def test_activations_are_compared_over_the_circuits_channels_and_real_positions_only(ablation: Ablation) -> None:
     one = subject(ablation)
     some = one.examples
-    mine, theirs = (one.recorded(edges, list(one.nodes)) for edges in (one.kept, one.everything))
+    mine, theirs = (run.recorded(list(one.nodes)) for run in (one, one.whole))
     found = activations(one)
     assert {"embed", "layers.1.attn.q", "unembed.in"} <= set(found)
     for site, row in found.items():
@@ -92,7 +86,7 @@ def test_attention_is_compared_head_by_head_the_sink_included(sink: bool) -> Non
     found = attention(one)
     assert set(found) == {f"layers.{i}.attn[{h}]" for i in (0, 1) for h in (0, 1)}
     sites = ["layers.0.attn.pattern", "layers.1.attn.pattern"]
-    mine, theirs = (one.recorded(edges, sites) for edges in (one.kept, one.everything))
+    mine, theirs = (run.recorded(sites) for run in (one, one.whole))
     for name, row in found.items():
         site, head = f"{name[:-3]}.pattern", int(name[-2])
         every: list[list[float]] = []
@@ -114,18 +108,18 @@ def test_interchange_moves_the_circuits_channels_of_one_site_between_the_runs(ab
     site = "layers.0.mlp.out"
     channels = one.nodes[site]
 
-    def patched(host: Tensor, guest: Tensor) -> float:
-        with one.model.sites.recorded([site]) as taken:
-            one.logits(guest)
+    def patched(host: Observed, guest: Observed) -> float:
+        with one.network.model.sites.recorded([site]) as taken:
+            guest.logits()
         value = taken[site].clone()
 
         def edit(x: Tensor) -> Tensor:
             return torch.stack([value[..., c] if c in channels else x[..., c] for c in range(x.shape[-1])], -1)
 
-        with one.model.sites.edited(after={site: edit}):
-            return measure(one.logits(host), one.examples)["task_loss"]
+        with one.network.model.sites.edited(after={site: edit}):
+            return measure(host.logits(), one.examples)["task_loss"]
 
-    into_full, into_circuit = patched(one.everything, one.kept), patched(one.kept, one.everything)
+    into_full, into_circuit = patched(one.whole, one), patched(one, one.whole)
     assert found.into_full.sites[site].task_loss == pytest.approx(into_full, abs=2e-6)
     assert found.into_circuit.sites[site].task_loss == pytest.approx(into_circuit, abs=2e-6)
     for row in (found.into_full, found.into_circuit):
@@ -138,26 +132,26 @@ def test_random_halves_keep_the_circuit_and_about_half_of_the_rest() -> None:
     one = subject(share=0.2)
     asked: list[Tensor] = []
 
-    class Spy(Subject):
-        def logits(self, shares: Tensor) -> Tensor:
-            asked.append(shares)
-            return super().logits(shares)
+    class Spy(Observed):
+        def keeping(self, kept: Tensor) -> Observed:
+            asked.append(kept)
+            return super().keeping(kept)
 
-    row = random_halves(Spy(one.model, one.edges, one.replacement, one.kept, one.examples), CRITERION)
+    row = random_halves(Spy(one.network, one.examples, one.known), CRITERION)
     halves = [kept for kept in asked if not bool(kept.all())]
     assert row.runs == len(halves) == HALVES
     assert all(bool(kept[one.kept].all()) for kept in halves)
     share = torch.stack(halves)[:, ~one.kept].float().mean()
     assert 0.45 < float(share) < 0.55
     assert len({tuple(kept.tolist()) for kept in halves}) == HALVES
-    losses = [measure(one.logits(kept), one.examples)["task_loss"] for kept in halves]
+    losses = [measure(one.keeping(kept).logits(), one.examples)["task_loss"] for kept in halves]
     assert row.worst_loss == pytest.approx(max(losses), abs=2e-6)
 
 
 def test_relaxation_goes_from_the_circuit_to_the_full_model() -> None:
     one = subject()
     row = relaxation(one, CRITERION)
-    ends = [measure(one.logits(kept), one.examples)["task_loss"] for kept in (one.kept, one.everything)]
+    ends = [measure(run.logits(), one.examples)["task_loss"] for run in (one, one.whole)]
     assert [row.task_loss[0], row.task_loss[-1]] == pytest.approx(ends, abs=2e-6)
     assert row.worst_loss == max(row.task_loss)
     assert row.worst_accuracy == min(row.accuracy)
@@ -169,9 +163,7 @@ def test_the_other_norm_is_the_same_circuit_under_the_other_norm(own: Any, other
     row = other_norm(one)
     assert row is not None
     assert row.norm == other
-    replacement = prepare(one.model, Ablation(norm=other), {"discovery": one.examples})
-    with torch.no_grad():
-        logits = answer_logits(one.model, one.edges, replacement, one.kept, one.examples)
+    logits = NaiveEngine.of(one.network.model, Ablation(norm=other)).logits(one.kept, one.examples)
     assert row.task_loss == pytest.approx(measure(logits, one.examples)["task_loss"], abs=2e-6)
     assert other_norm(subject(norm="none")) is None
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparselit.circuits.criterion import METRICS, Bound
-from sparselit.circuits.evidence.hypothesis_tests import equivalence, hypotheses, minimality, sufficiency
+from sparselit.circuits.evidence.hypothesis_tests import Settings, equivalence, hypotheses, minimality, sufficiency
 from sparselit.circuits.search.problem import Problem
 from sparselit.errors import SparselitError
 from sparselit.statistics.p_values import holm, p_mean_below, p_rank, p_share_below
@@ -171,11 +171,11 @@ def test_few_examples_without_a_difference_do_not_prove_equal_accuracies() -> No
 def test_of_a_model_the_tests_compare_what_the_naive_path_measures(metric: str) -> None:
     model = randomised(seed=4, density=0.5)
     behaviour = some_behaviour(model)
-    problem = Problem(model, behaviour.splits["discovery"], CRITERION)
+    problem = Problem.of(model, behaviour.splits["discovery"], CRITERION)
     report = behaviour.splits["report"]
     kept = random_subset(problem.all_edges(), 0.4, 0)
     calls: list[tuple[int, int]] = []
-    found = hypotheses(problem, kept, report, metric, draws=19, progress=lambda *done: calls.append(done))
+    found = hypotheses(problem, kept, report, Settings(metric, draws=19), lambda *done: calls.append(done))
     assert calls[-1][0] == calls[-1][1] == 2 + int(kept.sum()) + 19
 
     def mean(chosen: torch.Tensor, name: str = metric) -> float:
@@ -190,7 +190,7 @@ def test_of_a_model_the_tests_compare_what_the_naive_path_measures(metric: str) 
         trial[unit] = False
         worse = mean(trial) - mean(kept)
         assert removals[name] == pytest.approx(-worse if metric == "accuracy" else worse, abs=1e-5)
-    copy = hypotheses(problem, problem.all_edges(), report, metric, draws=19)
+    copy = hypotheses(problem, problem.all_edges(), report, Settings(metric, draws=19))
     assert copy["equivalence"]["p_different"] == 1
     assert copy["sufficiency"]["p"] == 1  # every random circuit of this size is the model itself
 
@@ -209,6 +209,6 @@ def test_of_a_model_the_tests_compare_what_the_naive_path_measures(metric: str) 
 def test_values_out_of_range_are_refused(arguments, message) -> None:
     model = randomised(density=0.5)
     behaviour = some_behaviour(model)
-    problem = Problem(model, behaviour.splits["discovery"], CRITERION)
+    problem = Problem.of(model, behaviour.splits["discovery"], CRITERION)
     with pytest.raises(SparselitError, match=message):
-        hypotheses(problem, problem.all_edges(), behaviour.splits["report"], **arguments)
+        hypotheses(problem, problem.all_edges(), behaviour.splits["report"], Settings(**arguments))

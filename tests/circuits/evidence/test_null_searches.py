@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,18 +12,17 @@ from sparselit.circuits import Behaviour, Bound, Problem, discover, verify, writ
 from sparselit.circuits.claims import Evidence, Place
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.evidence.collect import collect
-from sparselit.circuits.evidence.null_searches import (
+from sparselit.circuits.evidence.null_searches import searched_nulls, working_set
+from sparselit.circuits.evidence.null_targets import (
     NAMES,
     constant_target,
     nonsense_target,
     null_bounds,
     recomputed,
     relabelled,
-    searched_nulls,
     swapped_target,
-    working_set,
 )
-from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import GroupTesting
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
@@ -76,16 +74,16 @@ def test_a_divergence_is_a_bound_of_the_nulls_too_and_can_be_met() -> None:
         case.model.get_parameter("unembed.weight").mul_(0.01)
     bounds = [Bound("kl", at_most=0.01)]
     assert null_bounds([*bounds, Bound("accuracy", at_least=0.5)], 0.1) == bounds
-    problem = Problem(case.model, case.domain, bounds)
-    found = searched_nulls(problem, problem.all_edges(), splits_of(case), GroupTesting())["swapped_target"]
+    problem = Problem.of(case.model, case.domain, bounds)
+    found = searched_nulls(problem, problem.all_edges(), GroupTesting())["swapped_target"]
     assert found.edges is not None
     assert 0 < found.reached["kl"] <= 0.01
-    again = recomputed({"swapped_target": found}, bounds, case.model, splits_of(case), Ablation())
+    again = recomputed({"swapped_target": found}, bounds, NaiveEngine.of(case.model), case.domain)
     assert again["swapped_target"] == replace(found, reached={"kl": pytest.approx(found.reached["kl"], abs=1e-5)})
     with torch.no_grad():
         case.model.get_parameter("unembed.weight").mul_(100)
-    problem = Problem(case.model, case.domain, bounds)
-    found = searched_nulls(problem, problem.all_edges(), splits_of(case), GroupTesting())["swapped_target"]
+    problem = Problem.of(case.model, case.domain, bounds)
+    found = searched_nulls(problem, problem.all_edges(), GroupTesting())["swapped_target"]
     assert found.edges is None
     assert found.reached["kl"] > 0.01
 
@@ -100,7 +98,7 @@ def spoiled() -> Case:
 
 def test_a_working_set_is_found_where_the_whole_model_fails() -> None:
     case = spoiled()
-    problem = Problem(case.model, case.domain, [Bound("task_loss", at_most=0.1)])
+    problem = Problem.of(case.model, case.domain, [Bound("task_loss", at_most=0.1)])
     assert not problem.works(problem.all_edges())
     found, values = working_set(problem)
     assert found is not None
@@ -118,25 +116,21 @@ def test_where_nothing_works_the_best_loss_is_told() -> None:
         length=examples.length[:1].expand(8).contiguous(),
         answer=torch.arange(8) % 2,
     )
-    problem = Problem(randomised(), same, [Bound("task_loss", at_most=0.5)])
+    problem = Problem.of(randomised(), same, [Bound("task_loss", at_most=0.5)])
     found, values = working_set(problem)
     assert found is None
     assert 0.69 <= values["task_loss"] < 1.2 < problem.values(problem.all_edges())["task_loss"]
 
 
-def splits_of(case: Case) -> dict[str, Any]:
-    return dict.fromkeys(("discovery", "selection", "report"), case.domain)
-
-
 def test_each_null_has_its_edges_and_they_can_be_run_again() -> None:
     case = copy_last()
-    problem = Problem(case.model, case.domain, case.criterion)
+    problem = Problem.of(case.model, case.domain, case.criterion)
     kept = GroupTesting().run(problem).kept
-    found = searched_nulls(problem, kept, splits_of(case), GroupTesting())
+    found = searched_nulls(problem, kept, GroupTesting())
     assert set(found) <= set(NAMES)
     assert "constant_target" not in found  # every token is an answer
     bounds = [Bound("task_loss", at_most=0.1)]
-    again = recomputed(found, bounds, case.model, splits_of(case), Ablation())
+    again = recomputed(found, bounds, NaiveEngine.of(case.model), case.domain)
     for name, row in found.items():
         loss = pytest.approx(row.reached["task_loss"], abs=1e-5)
         assert again[name] == replace(row, reached={"task_loss": loss})
@@ -151,20 +145,20 @@ def test_a_claim_whose_edges_do_not_reach_the_loss_is_recomputed_to_none() -> No
     bounds = [Bound("task_loss", at_most=0.1)]
     for places in (row.places, (Place("embed.token.weight", 99, 0),), (Place("nowhere", 0, 0),)):
         claimed = {"swapped_target": replace(row, places=places)}
-        again = recomputed(claimed, bounds, case.model, splits_of(case), Ablation())
+        again = recomputed(claimed, bounds, NaiveEngine.of(case.model), case.domain)
         assert again["swapped_target"].edges is None
         assert again["swapped_target"].reached["task_loss"] > 0.1
     with pytest.raises(SparselitError, match="no null is called 'other'"):
-        recomputed({"other": row}, bounds, case.model, splits_of(case), Ablation())
+        recomputed({"other": row}, bounds, NaiveEngine.of(case.model), case.domain)
 
 
 def evidence_of_what_works(model: Transformer, domain: Examples, criterion: list[Bound]) -> Evidence:
-    problem = Problem(model, domain, criterion)
+    problem = Problem.of(model, domain, criterion)
     start, _ = working_set(problem)
     assert start is not None
     kept = GroupTesting().run(problem, start).kept
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), domain), list("abcde"))
-    return collect(model, problem.edges, kept, behaviour, criterion, problem.naive_logits, problem.replacement)
+    return collect(problem.keeping(kept).naive, behaviour, criterion)
 
 
 def test_a_circuit_for_what_the_model_does_not_do_is_flagged() -> None:

@@ -58,7 +58,7 @@ def test_a_removed_edge_contributes_its_stand_in(ablation: Any) -> None:
     """Edges from the first layer's neurons: the layer's output by hand, the rest of the model as it is."""
     model = randomised(n_layers=2, norm="none").double()
     examples = some_examples(20)
-    problem = Problem(model, examples, CRITERION, ablation)
+    problem = Problem.of(model, examples, CRITERION, ablation)
     here = torch.tensor([name == "layers.0.mlp.down.weight" for name in problem.edges.names])[problem.edges.matrix]
     kept = ~random_subset(here, 0.5, 1)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_removed_edge_contributes_its_stand_in(ablation: Any) -> None:
 
 def test_a_frozen_norm_keeps_the_scale_of_the_full_model() -> None:
     model, examples = randomised(n_layers=0, norm="rms", positions="none", bias=False).double(), some_examples()
-    problem = Problem(model, examples, CRITERION, Ablation("zero", norm="frozen"))
+    problem = Problem.of(model, examples, CRITERION, Ablation("zero", norm="frozen"))
     kept = random_subset(problem.all_edges(), 0.5, 0)
     masks = problem.edges.masks(kept)
     answer = examples.tokens.gather(1, examples.length[:, None] - 1)[:, 0]
@@ -92,14 +92,14 @@ def test_a_frozen_norm_keeps_the_scale_of_the_full_model() -> None:
         x = (embed * masks["embed.token.weight"])[answer] * scale * model.norm.weight
         expected = x @ (unembed * masks["unembed.weight"]).T
         assert torch.allclose(problem.logits(kept, examples), expected, atol=1e-9)
-        live = Problem(model, examples, CRITERION).logits(kept, examples)
+        live = Problem.of(model, examples, CRITERION).logits(kept, examples)
     assert (live - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
 def test_all_edges_kept_is_the_model_bit_for_bit_under_every_ablation(ablation: Any) -> None:
     model, examples = randomised(n_layers=2, sink=True, bigram=True, activation_density=0.5), some_examples()
-    problem = Problem(model, examples, CRITERION, ablation)
+    problem = Problem.of(model, examples, CRITERION, ablation)
     with torch.no_grad():
         expected = model(examples.tokens, examples.length - 1)
     assert torch.equal(problem.naive_logits(problem.all_edges(), examples), expected)
@@ -112,7 +112,7 @@ def test_every_fast_path_equals_the_naive_one_on_random_masks(ablation: Any, act
     for seed in range(4):
         model = randomised(seed, 0.4, n_layers=2, sink=True, activation_density=activation_density).double()
         examples = some_examples(30, seed)
-        problem = Problem(model, examples, [*CRITERION, Bound("kl", at_most=9.0)], ablation)
+        problem = Problem.of(model, examples, [*CRITERION, Bound("kl", at_most=9.0)], ablation)
         focused = random_subset(problem.all_edges(), 0.6, seed)
         problem.focus(focused)
         for share in (1.0, 0.7, 0.1):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparselit.circuits.criterion import Bound, holds, measure
 from sparselit.circuits.run.ablation import source_means
-from sparselit.circuits.run.masked import masked_logits
+from sparselit.circuits.run.masked import context, masked_logits
 from sparselit.circuits.search.problem import Problem
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import matrices
@@ -36,11 +36,11 @@ kinds = st.sampled_from(["zero", "mean"])
 @given(configs, kinds, st.sampled_from([1.0, 0.3]))
 def test_all_open_masks_give_the_models_logits_bit_for_bit(config: dict[str, Any], kind: Any, density: float) -> None:
     model, examples = randomised(density=density, **config), some_examples()
-    problem = Problem(model, examples, CRITERION, kind)
+    problem = Problem.of(model, examples, CRITERION, kind)
     with torch.no_grad():
         expected = model(examples.tokens, examples.length - 1)
         masks = problem.edges.masks(problem.all_edges())
-        everywhere = masked_logits(model, masks, problem.replacement, examples.tokens)
+        everywhere = masked_logits(model, masks, context(model, problem.engine.replacement, examples.tokens))
         assert torch.equal(everywhere, model(examples.tokens))
     assert torch.equal(problem.naive_logits(problem.all_edges(), examples), expected)
     assert torch.equal(problem.logits(problem.all_edges(), examples), expected)
@@ -64,7 +64,7 @@ def by_hand(model: Transformer, kept: Tensor, problem: Problem) -> Transformer:
 @given(configs, st.floats(0.0, 1.0), seeds)
 def test_zero_ablation_equals_a_model_without_those_weights(config: dict[str, Any], share: float, seed: int) -> None:
     model, examples = randomised(**config), some_examples()
-    problem = Problem(model, examples, CRITERION)
+    problem = Problem.of(model, examples, CRITERION)
     kept = random_subset(problem.all_edges(), share, seed)
     with torch.no_grad():
         expected = by_hand(model, kept, problem)(examples.tokens, examples.length - 1)
@@ -77,7 +77,7 @@ def test_without_any_edge_or_bias_the_logits_are_zero(config: dict[str, Any]) ->
     model, examples = randomised(**config), some_examples()
     if model.norm_kind == "layer" or model.config["positions"] == "sinusoidal":
         return  # what is no edge, the shift of a norm and fixed positions, stays
-    problem = Problem(model, examples, CRITERION)
+    problem = Problem.of(model, examples, CRITERION)
     assert not problem.naive_logits(~problem.all_edges(), examples).any()
 
 
@@ -85,7 +85,7 @@ def test_without_any_edge_or_bias_the_logits_are_zero(config: dict[str, Any]) ->
 @given(configs)
 def test_under_mean_ablation_nothing_but_a_constant_is_left_of_an_empty_circuit(config: dict[str, Any]) -> None:
     model, examples = randomised(**config), some_examples()
-    problem = Problem(model, examples, CRITERION, "mean")
+    problem = Problem.of(model, examples, CRITERION, "mean")
     logits = problem.naive_logits(~problem.all_edges(), examples)
     assert torch.allclose(logits, logits[:1].expand_as(logits), atol=1e-6)
     assert logits.abs().max() > 1e-3
@@ -93,7 +93,7 @@ def test_under_mean_ablation_nothing_but_a_constant_is_left_of_an_empty_circuit(
 
 def test_a_removed_edge_contributes_its_weight_times_its_sources_mean() -> None:
     model, examples = randomised(n_layers=1), some_examples()
-    problem = Problem(model, examples, CRITERION, "mean")
+    problem = Problem.of(model, examples, CRITERION, "mean")
     place = ("layers.0.mlp.down.weight", 2, 3)
     kept = ~problem.edges.find([place])
     at = examples.length - 1
@@ -116,11 +116,12 @@ def test_a_removed_edge_contributes_its_weight_times_its_sources_mean() -> None:
 @given(configs, kinds)
 def test_captured_means_equal_the_means_of_a_masked_run(config: dict[str, Any], kind: Any) -> None:
     model, examples = randomised(**config), some_examples()
-    problem = Problem(model, examples, CRITERION, kind)
+    problem = Problem.of(model, examples, CRITERION, kind)
     means = source_means(model, examples)
     at = examples.length - 1
     with model.sites.recorded() as records, torch.no_grad():
-        masked_logits(model, problem.edges.masks(problem.all_edges()), problem.replacement, examples.tokens, at)
+        known = context(model, problem.engine.replacement, examples.tokens, at)
+        masked_logits(model, problem.edges.masks(problem.all_edges()), known)
     for name, bundle in matrices(model).items():
         site = bundle.source
         if site in ("token", "position"):
@@ -162,12 +163,12 @@ def test_the_compacted_model_equals_the_naive_masked_forward(
     config: dict[str, Any], focus: float, channels: float, share: float, density: float, seed: int
 ) -> None:
     model, examples = randomised(seed, density, **config).double(), some_examples(seed=seed)
-    problem = Problem(model, examples, CRITERION)
+    problem = Problem.of(model, examples, CRITERION)
     living = random_channels(problem.edges, channels, seed)
     for focused in (living, random_subset(living, focus, seed)):
-        problem = Problem(model, examples, CRITERION)
+        problem = Problem.of(model, examples, CRITERION)
         problem.focus(focused)
-        assert problem._compacted is not None
+        assert problem.engine.compacted is not None
         for kept in (focused, random_subset(focused, share, seed + 1), torch.zeros_like(focused)):
             difference = problem.logits(kept, examples) - problem.naive_logits(kept, examples)
             assert difference.abs().max() < 1e-9
@@ -181,7 +182,7 @@ def test_the_compacted_model_equals_the_naive_masked_forward(
 def test_one_channel_of_one_head_is_compacted_right_whatever_is_left_of_it(alive: list[str], channel: int) -> None:
     """Two heads of two channels, of which the wired one may be any, with a sink of its own."""
     model, examples = randomised(d_head=2, sink=True, norm="none").double(), some_examples()
-    problem = Problem(model, examples, CRITERION)
+    problem = Problem.of(model, examples, CRITERION)
     focused = torch.tensor(
         [
             all(
@@ -205,7 +206,7 @@ def test_whatever_was_focused_on_any_set_of_edges_is_evaluated_right(
     config: dict[str, Any], kind: Any, seed: int
 ) -> None:
     model, examples = randomised(seed, **config).double(), some_examples(seed=seed)
-    problem = Problem(model, examples, CRITERION, kind)
+    problem = Problem.of(model, examples, CRITERION, kind)
     focused = problem.all_edges()
     for step in range(4):
         focused = random_subset(focused, 0.6, seed + step)
@@ -222,7 +223,7 @@ def test_an_evaluation_that_begins_at_the_first_difference_equals_the_naive_forw
 ) -> None:
     """Many subsets of one announced set, so that its residual streams are used; whole blocks are unread in some."""
     model, examples = randomised(seed, **config).double(), some_examples(seed=seed)
-    problem = Problem(model, examples, CRITERION, kind)
+    problem = Problem.of(model, examples, CRITERION, kind)
     focused = random_subset(problem.all_edges(), share, seed)
     problem.focus(focused)
     blocks = sorted({name.rsplit(".", 2)[0] for name in problem.edges.names}, reverse=True)
@@ -231,15 +232,15 @@ def test_an_evaluation_that_begins_at_the_first_difference_equals_the_naive_forw
         kept = torch.where(here, random_subset(focused, closer, seed + 1), focused)
         expected, values = measure(problem.naive_logits(kept, examples), examples), problem.values(kept)
         assert values == pytest.approx({name: expected[name] for name in values}, abs=1e-9)
-    assert problem._streams is not None
+    assert problem.engine.streams is not None
     if config["n_layers"]:
-        assert problem._streams.records
+        assert problem.engine.streams.records
 
 
 def test_in_single_precision_the_compacted_model_is_as_close_as_rounding_allows() -> None:
     for seed in range(20):
         model, examples = randomised(seed, sink=True, bigram=True), some_examples(seed=seed)
-        problem = Problem(model, examples, CRITERION)
+        problem = Problem.of(model, examples, CRITERION)
         focused = random_channels(problem.edges, 0.8, seed)
         problem.focus(focused)
         difference = problem.logits(focused, examples) - problem.naive_logits(focused, examples)
@@ -250,11 +251,11 @@ def test_in_single_precision_the_compacted_model_is_as_close_as_rounding_allows(
 def test_the_compacted_model_is_smaller_and_the_full_one_untouched() -> None:
     model, examples = randomised(n_layers=2, sink=True, d_model=32, d_mlp=32), some_examples()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    problem = Problem(model, examples, CRITERION)
+    problem = Problem.of(model, examples, CRITERION)
     state = torch.random.get_rng_state()
     problem.focus(random_subset(problem.all_edges(), 0.004, 0))
     assert torch.equal(torch.random.get_rng_state(), state)
-    small = problem._compacted
+    small = problem.engine.compacted
     assert small is not None
     assert sum(p.numel() for p in small.model.parameters()) < sum(p.numel() for p in model.parameters()) / 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -262,7 +263,7 @@ def test_the_compacted_model_is_smaller_and_the_full_one_untouched() -> None:
 
 def test_metrics_do_not_depend_on_how_the_examples_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model, examples = randomised(), some_examples(20)
-    problem = Problem(model, examples, CRITERION)
+    problem = Problem.of(model, examples, CRITERION)
     whole = problem.values(problem.all_edges())
     monkeypatch.setattr("sparselit.circuits.criterion.PORTION", 7)
     assert problem.values(problem.all_edges()) == pytest.approx(whole, abs=1e-6)
@@ -281,11 +282,11 @@ def test_giving_an_evaluation_up_early_never_changes_its_verdict(
     share: float, metric: str, at_most: bool, offset: float, portion: int, seed: int
 ) -> None:
     model, examples = randomised(seed), some_examples(20, seed)
-    kept = random_subset(Problem(model, examples, CRITERION).all_edges(), share, seed)
-    value = Problem(model, examples, CRITERION).values(kept)[metric] + offset
+    kept = random_subset(Problem.of(model, examples, CRITERION).all_edges(), share, seed)
+    value = Problem.of(model, examples, CRITERION).values(kept)[metric] + offset
     other = Bound("answer_loss", at_most=20.0)
     bound = Bound(metric, at_most=value) if at_most else Bound(metric, at_least=value)
-    problem = Problem(model, examples, [other, bound])
+    problem = Problem.of(model, examples, [other, bound])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparselit.circuits.criterion.PORTION", portion)
         verdict = problem.works(kept)
@@ -303,14 +304,14 @@ def test_a_share_that_is_exactly_the_bound_meets_it(right: int) -> None:
         answer = model(examples.tokens, examples.length - 1).argmax(-1)
     answer = torch.where(torch.arange(20) < right, answer, (answer + 1) % VOCABULARY)
     examples = examples._replace(answer=answer, wrong=(answer + 1) % VOCABULARY)
-    problem = Problem(model, examples, [Bound("accuracy", at_least=right / 20)])
+    problem = Problem.of(model, examples, [Bound("accuracy", at_least=right / 20)])
     assert problem.works(problem.all_edges())
     assert holds(problem.criterion, problem.values(problem.all_edges()))
     assert not holds([Bound("accuracy", at_least=right / 20 + 1e-6)], problem.values(problem.all_edges()))
 
 
 def test_every_evaluation_is_counted() -> None:
-    problem = Problem(randomised(), some_examples(), CRITERION)
+    problem = Problem.of(randomised(), some_examples(), CRITERION)
     problem.values(problem.all_edges())
     problem.works(problem.all_edges())
     assert (problem.cost.evaluations, problem.cost.forwards, problem.cost.backwards) == (2, 2, 0)
@@ -318,6 +319,6 @@ def test_every_evaluation_is_counted() -> None:
 
 def test_ablation_leaves_no_edit_behind() -> None:
     model, examples = randomised(), some_examples()
-    problem = Problem(model, examples, CRITERION, "mean")
+    problem = Problem.of(model, examples, CRITERION, "mean")
     problem.naive_logits(random_subset(problem.all_edges(), 0.5, 0), examples)
     assert not any(site.attached for site in model.sites.values())

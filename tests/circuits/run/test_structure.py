@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselit.circuits.run.ablation import Replacement
-from sparselit.circuits.run.masked import answer_logits
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.run.structure import useful
 from sparselit.model.wiring import Edges
 from tests.circuits.models import configs, random_subset, randomised, seeds, some_examples
@@ -24,7 +23,7 @@ def test_useless_edges_change_no_logit(config: dict[str, Any], density: float, s
     left = useful(model, edges, kept)
     assert not (left & ~kept).any()
     with torch.no_grad():
-        one, other = (answer_logits(model, edges, Replacement(), chosen, examples) for chosen in (kept, left))
+        one, other = (NaiveEngine.of(model).logits(chosen, examples) for chosen in (kept, left))
     assert (one - other).abs().max() < 1e-9
     assert torch.equal(useful(model, edges, left), left)
 

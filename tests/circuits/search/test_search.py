@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from sparselit.circuits import Bound, discover
 from sparselit.circuits import search as search_module
 from sparselit.circuits.criterion import METRICS, holds
-from sparselit.circuits.run.masked import masked_logits
+from sparselit.circuits.run.masked import context, masked_logits
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import Found, GroupTesting, NodeMasks, Progress, Search
 from sparselit.circuits.search.base import attempt, certify, smallest_failure, without
 from sparselit.circuits.search.learned import furthest
@@ -38,7 +39,7 @@ class Puzzle(Problem):
 
     def __init__(self, n: int, works: Callable[[set[int]], bool]) -> None:
         model = randomised(n_layers=0, bias=False, positions="none", norm="none")
-        super().__init__(model, some_examples(4), [Bound("accuracy", at_least=0.5)])
+        super().__init__(NaiveEngine.of(model), some_examples(4), [Bound("accuracy", at_least=0.5)])
         assert len(self.edges) >= n
         self.n, self.rule = n, works
         self.asked: list[frozenset[int]] = []
@@ -97,7 +98,8 @@ def signed(problem: Problem, steps: int) -> Tensor:
 
     def loss(kept: Tensor) -> float:
         masks = problem.edges.masks(kept)
-        logits = masked_logits(problem.model, masks, problem.replacement, examples.tokens, examples.length - 1)
+        known = context(problem.model, problem.engine.replacement, examples.tokens, examples.length - 1)
+        logits = masked_logits(problem.model, masks, known)
         return float(F.cross_entropy(logits, examples.answer))
 
     with torch.no_grad():
@@ -118,7 +120,7 @@ def test_the_ranking_is_the_integrated_gradient_and_its_signed_sum_is_the_drop_o
 ) -> None:
     size: dict[str, Any] = {"d_model": 3, "n_heads": 1, "d_head": 2, "d_mlp": 2, "positions": "none"}
     model = randomised(density=0.5, norm=norm, **size).double()
-    problem = Problem(model, some_examples(12), [Bound("task_loss", at_most=9.0)], kind)
+    problem = Problem.of(model, some_examples(12), [Bound("task_loss", at_most=9.0)], kind)
     steps = 6
     expected = signed(problem, steps)
     assert torch.allclose(integrated_gradients(problem, steps).double(), expected.abs().double(), atol=1e-5)
@@ -130,7 +132,7 @@ def test_the_ranking_is_the_integrated_gradient_and_its_signed_sum_is_the_drop_o
 
 
 def test_the_ranking_costs_one_forward_and_one_backward_per_step_and_works_without_gradients() -> None:
-    problem = Problem(randomised(), some_examples(), [Bound("task_loss", at_most=9.0)])
+    problem = Problem.of(randomised(), some_examples(), [Bound("task_loss", at_most=9.0)])
     with torch.no_grad():
         ranked = integrated_gradients(problem, steps=3)
     assert torch.equal(ranked, integrated_gradients(problem, steps=3))
@@ -141,8 +143,8 @@ def test_the_ranking_costs_one_forward_and_one_backward_per_step_and_works_witho
 def test_the_ranking_uses_the_first_examples_only() -> None:
     examples = some_examples(32)
     model, criterion = randomised(), [Bound("task_loss", at_most=9.0)]
-    few = integrated_gradients(Problem(model, examples, criterion), 2, examples=8)
-    alone = integrated_gradients(Problem(model, examples.select(slice(0, 8)), criterion), 2)
+    few = integrated_gradients(Problem.of(model, examples, criterion), 2, examples=8)
+    alone = integrated_gradients(Problem.of(model, examples.select(slice(0, 8)), criterion), 2)
     assert torch.equal(few, alone)
 
 
@@ -245,12 +247,12 @@ def test_on_real_models_the_certificate_is_true_by_the_naive_path(config: dict[s
     with torch.no_grad():
         answer = model(examples.tokens, examples.length - 1).argmax(-1)
     examples = examples._replace(answer=answer, wrong=(answer + 1) % 5)
-    full = Problem(model, examples, [Bound("task_loss", at_most=99.0)], kind)
+    full = Problem.of(model, examples, [Bound("task_loss", at_most=99.0)], kind)
     loss = full.values(full.all_edges())["task_loss"]
     criterion = [Bound("task_loss", at_most=loss + 0.2), Bound("accuracy", at_least=0.8)]
-    problem = Problem(model, examples, criterion, kind)
+    problem = Problem.of(model, examples, criterion, kind)
     found = GroupTesting(steps=3).run(problem)
-    naive = Problem(model, examples, criterion, kind)
+    naive = Problem.of(model, examples, criterion, kind)
     naive.focus = lambda kept: None  # type: ignore[method-assign]
     assert found.complete
     assert naive.works(found.kept)
@@ -405,7 +407,7 @@ class Nothing(Search):
 
 
 def test_edges_that_cannot_matter_go_without_an_evaluation() -> None:
-    problem = Problem(randomised(seed=3, density=0.2), some_examples(), [Bound("task_loss", at_most=99.0)])
+    problem = Problem.of(randomised(seed=3, density=0.2), some_examples(), [Bound("task_loss", at_most=99.0)])
     search = Nothing()
     search.run(problem)
     evaluations, left = search.before
@@ -430,7 +432,7 @@ def test_node_masks_do_not_all_close_at_once_where_the_model_is_sure() -> None:
     case = copy_last()
     with torch.no_grad():
         case.model.get_parameter("unembed.weight").mul_(3)
-    problem = Problem(case.model, case.domain, case.criterion, "mean", "channel")
+    problem = Problem.of(case.model, case.domain, case.criterion, "mean", "channel")
     masks = NodeMasks()
     margins = masks.start(problem, problem.all_edges())[:-1]
     assert len(margins.unique()) == len(margins)

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparselit.circuits import Bound, Circuit, discover, write_circuit
-from sparselit.circuits.circuit import KeptBias, ModelRecord, TaskRecord, model_hash, nodes_of
+from sparselit.circuits.circuit import KeptBias, KeptEdge, ModelRecord, TaskRecord, model_hash
 from sparselit.circuits.evidence.stability import rerun, search_of, summary
-from sparselit.circuits.opened import Opened, open_circuit
-from sparselit.circuits.run.ablation import as_ablation, prepare
-from sparselit.circuits.run.masked import masked_logits
+from sparselit.circuits.loaded import Loaded, load
+from sparselit.circuits.run.ablation import as_ablation
+from sparselit.circuits.run.masked import context, masked_logits
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import Auto, GroupTesting
 from sparselit.circuits.sets import difference, intersection, jaccard, shared, union
+from sparselit.circuits.size import nodes_of
 from sparselit.circuits.use.history import history, history_of
 from sparselit.circuits.use.intervene import Intervention, changed_logits, effect, means
 from sparselit.circuits.use.named_parts import parse_nodes, parse_place
@@ -44,7 +46,7 @@ def written(folder: Path, model: Transformer, kept: torch.Tensor, ablation: str 
     chosen = as_ablation(ablation)
     edges = Edges.of(model, chosen.removes_biases)
     behaviour = some_behaviour(model)
-    places = [place for place, keep in zip(edges.places(), kept.tolist(), strict=True) if keep]
+    places = edges.places(kept)
 
     def value(name: str, row: int, column: int) -> float:
         parameter = model.get_parameter(name).detach()
@@ -55,18 +57,17 @@ def written(folder: Path, model: Transformer, kept: torch.Tensor, ablation: str 
         model=ModelRecord(hash=model_hash(model.state_dict()), config=model.config),
         task=TaskRecord(class_path="Mine", init_args={}, vocabulary=tuple(behaviour.vocabulary), strata=("all",)),
         ablation=chosen,
-        nodes={site: tuple(channels) for site, channels in nodes_of(edges, kept).items()},
+        nodes=nodes_of(edges, kept),
         biases=tuple(KeptBias(*p[:2], value(*p)) for p in places if edges.bundles[p[0]].is_bias),
     )
     return write_circuit(folder / "step=7.json", circuit, model, behaviour)
 
 
 def naive(model: Transformer, circuit: Circuit, tokens, at=None, corrupted=None) -> torch.Tensor:
-    ablation = circuit.ablation
-    edges = Edges.of(model, ablation.removes_biases)
-    replacement = prepare(model, ablation, some_behaviour(model).splits)
+    engine = NaiveEngine.of(model, circuit.ablation, some_behaviour(model).splits)
+    masks = engine.edges.masks(engine.edges.find(circuit.places))
     with torch.no_grad():
-        return masked_logits(model, edges.masks(edges.find(circuit.places)), replacement, tokens, at, corrupted)
+        return masked_logits(model, masks, context(model, engine.replacement, tokens, at, corrupted))
 
 
 # -- run ---------------------------------------------------------------------------------------------------------------
@@ -80,12 +81,13 @@ def test_a_circuit_runs_alone_as_the_masked_model_does(tmp_path_factory, config,
     circuit = written(tmp_path_factory.mktemp("run"), model, kept)
     report = some_behaviour(model).splits["report"]
     at = report.length - 1
-    small = circuit.runner.small
+    alone = load(circuit.path)
+    small = alone.engine.compacted
     assert small is not None
-    assert small.d_model <= model.d_model
+    assert small.model.d_model <= model.d_model
     for where in (None, at):
         expected = naive(model, circuit, report.tokens, where)
-        assert circuit.run(report.tokens, where) == pytest.approx(
+        assert alone.run(report.tokens, where) == pytest.approx(
             expected, abs=1e-5 * max(1, float(expected.abs().max()))
         )
 
@@ -99,21 +101,28 @@ def test_under_the_other_ablations_too(tmp_path_factory, config, seed, kind) -> 
     report = some_behaviour(model).splits["report"]
     at = report.length - 1
     expected = naive(model, circuit, report.tokens, at, report.corrupted)
-    assert circuit.run(report.tokens, at, report.corrupted) == pytest.approx(expected, abs=1e-5)
+    assert load(circuit.path).run(report.tokens, at, report.corrupted) == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     model = randomised(density=0.7)
     every = torch.ones(len(Edges.of(model, False)), dtype=torch.bool)
-    circuit = written(tmp_path, model, every, "resample")
+    circuit = load(written(tmp_path, model, every, "resample").path)
     tokens = torch.zeros(2, 4, dtype=torch.int64)
     with pytest.raises(SparselitError, match="corrupted prompts"):
         circuit.run(tokens)
     for wrong in (tokens[0], tokens.float(), tokens - 1, tokens + 5):
         with pytest.raises(SparselitError, match="below 5"):
             circuit.run(wrong, corrupted=tokens)
-    with pytest.raises(SparselitError, match="never written"):
-        replace(circuit, path=None).run(tokens)
+
+
+def test_a_circuit_that_names_an_edge_which_its_model_has_not_is_refused(tmp_path: Path) -> None:
+    model = randomised(density=0.7)
+    circuit = written(tmp_path, model, torch.ones(len(Edges.of(model)), dtype=torch.bool))
+    more = (*circuit.edges, KeptEdge("embed.token.weight", 99, 0, 1.0))
+    write_circuit(tmp_path / "step=7.json", replace(circuit, edges=more), model, some_behaviour(model))
+    with pytest.raises(SparselitError, match="no edge"):
+        load(tmp_path / "step=7.json")
 
 
 def test_the_path_is_no_part_of_the_file(tmp_path: Path) -> None:
@@ -133,6 +142,7 @@ def test_set_operations_are_those_of_sets_of_edges(tmp_path_factory, seed) -> No
     model = randomised(seed, 0.7, unembed_bias=True)
     every = torch.ones(len(Edges.of(model)), dtype=torch.bool)
     a, b = (written(tmp_path_factory.mktemp("set"), model, random_subset(every, 0.4, seed + i)) for i in (0, 1))
+    first, second = load(a.path), load(b.path)
     one, other = set(a.places), set(b.places)
     report = some_behaviour(model).splits["report"].tokens
     for function, expected in (
@@ -141,10 +151,11 @@ def test_set_operations_are_those_of_sets_of_edges(tmp_path_factory, seed) -> No
         (difference, one - other),
         (lambda a, _: difference(a, a), set()),
     ):
-        made = function(a, b)
+        alone = function(first, second)
+        made = alone.circuit
         assert set(made.places) == expected
         assert made.size.edges == len(made.edges)
-        assert made.run(report) == pytest.approx(naive(model, made, report), abs=1e-4)
+        assert alone.run(report) == pytest.approx(naive(model, made, report), abs=1e-4)
         for name, row, column, weight in made.edges:
             assert weight == float(model.get_parameter(name).detach()[row, column])
     common = shared(a, b)
@@ -164,9 +175,9 @@ def test_circuits_of_other_weights_or_ablations_are_no_sets(tmp_path: Path) -> N
     wide = randomised(0, 0.7, n_layers=2)
     d = written(tmp_path / "d", wide, torch.ones(len(Edges.of(wide)), dtype=torch.bool))
     with pytest.raises(SparselitError, match="different ablations"):
-        union(a, b)
+        union(load(a.path), load(b.path))
     with pytest.raises(SparselitError, match="different weights"):
-        union(a, c)
+        union(load(a.path), load(c.path))
     assert 0 < shared(a, c).jaccard < 1  # their places can be compared
     with pytest.raises(SparselitError, match="n_layers"):
         shared(a, d)
@@ -200,16 +211,16 @@ def test_a_history_counts_births_and_deaths(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     model = randomised(seed=4, density=0.5, sink=True, unembed_bias=False)
     behaviour = some_behaviour(model)
     circuit = discover(model, behaviour, [Bound("accuracy", at_least=0.75)], ablation="zero")
     path = tmp_path_factory.mktemp("opened") / "step=7.json"
     write_circuit(path, circuit, model, behaviour)
-    return open_circuit(path)
+    return load(path)
 
 
-def test_a_story_says_every_edge_of_every_node_once(opened: Opened) -> None:
+def test_a_story_says_every_edge_of_every_node_once(opened: Loaded) -> None:
     circuit = opened.circuit
     nodes = [(site, channel) for site, channels in circuit.nodes.items() for channel in channels]
     stories = [story(opened, node) for node in nodes]
@@ -223,7 +234,7 @@ def test_a_story_says_every_edge_of_every_node_once(opened: Opened) -> None:
         story(opened, ("embed", 99))
 
 
-def test_peaks_are_the_largest_activations_of_the_circuit_run_alone(opened: Opened) -> None:
+def test_peaks_are_the_largest_activations_of_the_circuit_run_alone(opened: Loaded) -> None:
     report = opened.behaviour.splits["report"]
     site = next(s for s in opened.circuit.nodes if s.startswith("layers.") and s.endswith((".v", ".act", ".out")))
     node = (site, opened.circuit.nodes[site][0])
@@ -233,7 +244,8 @@ def test_peaks_are_the_largest_activations_of_the_circuit_run_alone(opened: Open
     for i in range(len(report.answer)):  # one prompt at a time, without padding
         tokens = report.tokens[i : i + 1, : report.length[i]]
         with problem.model.sites.recorded([site]) as record, torch.no_grad():
-            masked_logits(problem.model, problem.edges.masks(opened.kept), problem.replacement, tokens)
+            known = context(problem.model, opened.engine.replacement, tokens)
+            masked_logits(problem.model, problem.edges.masks(opened.kept), known)
         best.append(float(record[site][0, :, node[1]].abs().max()))
     assert [abs(peak.value) for peak in told.peaks] == pytest.approx(sorted(best, reverse=True)[: len(told.peaks)])
     values, real = activations(opened, node, report)
@@ -242,7 +254,7 @@ def test_peaks_are_the_largest_activations_of_the_circuit_run_alone(opened: Open
         assert len(peak.tokens) > peak.position
 
 
-def test_an_intervention_equals_a_model_with_other_weights(opened: Opened) -> None:
+def test_an_intervention_equals_a_model_with_other_weights(opened: Loaded) -> None:
     model, report = opened.problem.model, opened.behaviour.splits["report"]
     at = report.length - 1
     name, row, column, _ = opened.circuit.edges[0]
@@ -266,7 +278,7 @@ def test_an_intervention_equals_a_model_with_other_weights(opened: Opened) -> No
     assert nothing["before"] == nothing["after"]
 
 
-def test_patching_everything_gives_the_corrupted_prompt_and_ablation_the_mean(opened: Opened) -> None:
+def test_patching_everything_gives_the_corrupted_prompt_and_ablation_the_mean(opened: Loaded) -> None:
     model, report = opened.problem.model, opened.behaviour.splits["report"]
     at = report.length - 1
     with torch.no_grad():
@@ -325,7 +337,7 @@ def test_parts_are_named_as_they_are_printed() -> None:
 # -- stability ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_rerun_is_repeatable_certified_and_differs_by_seed(opened: Opened) -> None:
+def test_a_rerun_is_repeatable_certified_and_differs_by_seed(opened: Loaded) -> None:
     kind, arguments = search_of(opened.circuit.search)
     assert kind is Auto
     runs = [rerun(opened, kind, arguments, seed) for seed in (0, 1, 2, 0)]
@@ -359,15 +371,16 @@ def test_a_summary_counts_by_hand() -> None:
 
 
 def test_only_searches_of_sparselit_are_taken_from_a_file() -> None:
-    assert search_of({"class_path": "sparselit.circuits.search.auto.Auto"}, "GroupTesting") == (GroupTesting, {})
+    record = some_circuit().search
+    assert search_of(record, "GroupTesting") == (GroupTesting, {})
     for path in ("os.system", "evil.Auto", "sparselit.circuits.search.base.Search"):
         with pytest.raises(SparselitError, match="none of sparselit's"):
-            search_of({"class_path": path})
+            search_of(replace(record, class_path=path))
     with pytest.raises(SparselitError, match="there are Attribution, Auto"):
-        search_of({}, "Nonsense")
+        search_of(record, "Nonsense")
 
 
-def test_an_unfinished_rerun_is_no_result(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_rerun_is_no_result(opened: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 

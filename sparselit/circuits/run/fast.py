@@ -1,0 +1,158 @@
+"""The fast engine: sets of edges of one model on compacted models, and from the first block in which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.run.ablation import Replacement
+from sparselit.circuits.run.compaction import Compacted, compact
+from sparselit.circuits.run.masked import Context, context, masked_logits
+from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.run.residual_cache import Streams
+from sparselit.data.examples import Examples
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges
+
+#: Most memory for residual streams that evaluations share, bytes.
+STREAM_BYTES = 2**30
+#: A set of edges gets a smaller model of its own where less than half, by this many, are left of the edges.
+WORTH_COMPACTING = 500
+
+
+class FastEngine(NaiveEngine):
+    """As :class:`NaiveEngine`, and equal to it up to the order of summation; it remembers what it has computed.
+
+    Args:
+        model: the full model; it is not changed.
+        edges: its edges, and its biases where the ablation can remove them.
+        replacement: what a removed edge contributes.
+        examples: those that :meth:`portions` and :meth:`focus` are about, where there are some.
+    """
+
+    def __init__(
+        self, model: Transformer, edges: Edges, replacement: Replacement, examples: Examples | None = None
+    ) -> None:
+        super().__init__(model, edges, replacement)
+        self.examples = examples
+        self.compacted: Compacted | None = None  # of the set that was announced last, or of a larger one
+        self.streams: Streams | None = None  # of the set that was announced last
+        self._tried: Compacted | None = None  # of the set that was asked about last
+        self._contexts: dict[int, Context] = {}  # by first example of a portion
+
+    @property
+    def naive(self) -> NaiveEngine:
+        """The same edges by the slowest and simplest path."""
+        return NaiveEngine(self.model, self.edges, self.replacement)
+
+    def on(self, examples: Examples) -> FastEngine:
+        """The same edges, asked about other examples."""
+        return FastEngine(self.model, self.edges, self.replacement, examples)
+
+    def focus(self, kept: Tensor) -> None:
+        """Announce that only subsets of ``kept`` (edge,) will be asked about.
+
+        They are evaluated on a smaller model, and from the first block on in which they differ from ``kept``.
+        """
+        current = len(self.edges) if self.compacted is None else len(self.compacted.origin)
+        if self._tried is not None and torch.equal(self._tried.origin, kept.nonzero()[:, 0]):
+            self.compacted = self._tried
+        elif self.compacted is None or int(kept.sum()) <= 0.8 * current:
+            self.compacted = compact(self.model, self.edges, kept, self.replacement)
+        self._tried = None
+        if (self.streams is None or not torch.equal(kept, self.streams.kept)) and self._streams_fit():
+            self.streams = Streams(self.edges, kept.clone(), len(self.model.layers))
+
+    def _streams_fit(self) -> bool:
+        """Whether there are examples, and the residual stream after every block fits into memory for all of them."""
+        model = self.model if self.compacted is None else self.compacted.model
+        if self.examples is None:
+            return False
+        return 8 * len(model.layers) * model.d_model * self.examples.tokens.numel() <= STREAM_BYTES
+
+    @torch.no_grad()
+    def logits(self, kept: Tensor, examples: Examples) -> Tensor:
+        """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
+        small = self._smallest(kept)
+        if small is not None:
+            return self._answers(small.model, self._masks(kept, small), examples)
+        within = None if bool(kept.all()) else self.masks(kept)  # the whole model stays the model bit for bit
+        return self._answers(self.model, self.masks(kept), examples, within)
+
+    @torch.no_grad()
+    def run(self, kept: Tensor, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
+        """Logits with only ``kept`` edges in one forward pass, on the compacted model where it covers them."""
+        small = self._covering(kept)
+        known = context(self.model, self.replacement, tokens, at, corrupted)
+        return masked_logits(self.model if small is None else small.model, self._masks(kept, small), known)
+
+    def soft_logits(self, shares: Tensor, examples: Examples) -> Tensor:
+        """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares.
+
+        Shares of edges outside of the set that was announced last get no gradient if all of them are zero.
+        """
+        opened = shares.detach() > 0
+        small, within = self._covering(opened), None
+        if small is None and self.streams is not None and not bool((opened & ~self.streams.kept).any()):
+            within = self.masks(self.streams.kept)
+        model = self.model if small is None else small.model
+        return masked_logits(model, self._masks(shares, small), self.context(examples), within=within)
+
+    def portions(self, kept: Tensor, count: Callable[[], None]) -> Callable[[slice], Tensor]:
+        """Answer logits with only ``kept`` edges, of one slice of the engine's examples after the other.
+
+        Args:
+            kept: boolean (edge,).
+            count: called before each forward pass.
+        """
+        small, examples = self._smallest(kept), self.examples
+        streams = self.streams if small is self._covering(kept) else None
+        shared = 0 if streams is None else streams.shared_blocks(kept)
+        model = self.model if small is None else small.model
+        masks = self._masks(kept, small)
+        if examples is None:
+            raise ValueError("portions need examples: call on(examples) first")
+
+        @torch.no_grad()
+        def logits_of(portion: slice) -> Tensor:
+            count()
+            known = self._context(portion.start, examples.select(portion))
+            resume = None
+            if streams is not None and shared:
+                if portion.start not in streams.records:
+                    count()
+                    whole = self._masks(streams.kept, small)
+                    with model.sites.recorded(streams.sites) as streams.records[portion.start]:
+                        masked_logits(model, whole, known, within=whole)
+                resume = shared, streams.after(shared, portion.start)
+            return masked_logits(model, masks, known, resume, masks)
+
+        return logits_of
+
+    def _masks(self, kept: Tensor, small: Compacted | None) -> dict[str, Tensor]:
+        """One mask per matrix and bias, of the full model or of the compacted one."""
+        if small is None:
+            return self.masks(kept)
+        device = next(self.model.parameters()).device
+        return {name: mask.to(device) for name, mask in small.edges.masks(kept[small.origin]).items()}
+
+    def _covering(self, kept: Tensor) -> Compacted | None:
+        small = self.compacted
+        return small if small is not None and int(kept.sum()) == int(kept[small.origin].sum()) else None
+
+    def _smallest(self, kept: Tensor) -> Compacted | None:
+        """What to compute ``kept`` on: a model made for it where that is so much smaller that it pays."""
+        small = self._covering(kept)
+        size = len(kept) if small is None else len(small.origin)
+        if size - 2 * int(kept.sum()) < WORTH_COMPACTING:
+            return small
+        self._tried = compact(self.model, self.edges, kept, self.replacement)
+        return self._tried or small
+
+    def _context(self, start: int, some: Examples) -> Context:
+        """What the ablation needs to know of a portion of the examples, computed once."""
+        if start not in self._contexts:
+            self._contexts[start] = self.context(some)
+        return self._contexts[start]

@@ -1,0 +1,103 @@
+"""The naive engine: sets of edges of one model, computed one by one, by masked tensors in the full model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sparselit.circuits.run.ablation import Ablation, Norm, Replacement, as_ablation, prepare
+from sparselit.circuits.run.masked import Context, context, masked_logits
+from sparselit.data.examples import Examples
+from sparselit.model.transformer import Transformer
+from sparselit.model.wiring import Edges
+
+CHUNK = 2048  # examples per forward pass
+_Engine = TypeVar("_Engine", bound="NaiveEngine")
+
+
+class NaiveEngine:
+    """A model whose edges can be ablated. Every set of edges is one plain masked forward pass; nothing is remembered.
+
+    Args:
+        model: the full model; it is not changed.
+        edges: its edges, and its biases where the ablation can remove them.
+        replacement: what a removed edge contributes.
+    """
+
+    def __init__(self, model: Transformer, edges: Edges, replacement: Replacement) -> None:
+        self.model = model
+        self.edges = edges
+        self.replacement = replacement
+
+    @classmethod
+    def of(
+        cls: type[_Engine],
+        model: Transformer,
+        ablation: str | Mapping[str, Any] | Ablation = "zero",
+        splits: Mapping[str, Examples] | None = None,
+    ) -> _Engine:
+        """All edges of a model under an ablation.
+
+        Args:
+            model: the full model.
+            ablation: a kind's name, its arguments, or an :class:`Ablation`.
+            splits: examples by split, where the ablation takes means over one of them.
+
+        Raises:
+            SparselitError: the ablation is none, or its distribution is no split.
+        """
+        ablation = as_ablation(ablation)
+        replacement = prepare(model, ablation, splits or {})
+        return cls(model, Edges.of(model, ablation.removes_biases), replacement)
+
+    @property
+    def naive(self) -> NaiveEngine:
+        """The same edges by the slowest and simplest path: this one."""
+        return self
+
+    def in_model(self: _Engine, model: Transformer) -> _Engine:
+        """All edges of another model under the same ablation."""
+        ablation = self.replacement.ablation
+        return type(self)(model, Edges.of(model, ablation.removes_biases), self.replacement.in_model(model))
+
+    def with_norm(self: _Engine, norm: Norm) -> _Engine:
+        """The same edges where norms are live, or frozen."""
+        ablation = replace(self.replacement.ablation, norm=norm)
+        return type(self)(self.model, self.edges, replace(self.replacement, ablation=ablation))
+
+    def everything(self) -> Tensor:
+        """The set of all edges, boolean (edge,)."""
+        return torch.ones(len(self.edges), dtype=torch.bool)
+
+    def masks(self, kept: Tensor) -> dict[str, Tensor]:
+        """One mask for each matrix and bias of the model, on its device; ``kept`` (edge,) is boolean or shares."""
+        device = next(self.model.parameters()).device
+        return {name: mask.to(device) for name, mask in self.edges.masks(kept).items()}
+
+    def context(self, examples: Examples) -> Context:
+        """What the ablation needs to know of some examples, whose answers are wanted."""
+        return context(self.model, self.replacement, examples.tokens, examples.length - 1, examples.corrupted)
+
+    @torch.no_grad()
+    def logits(self, kept: Tensor, examples: Examples) -> Tensor:
+        """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges; shares in [0, 1] open them partly."""
+        return self._answers(self.model, self.masks(kept), examples)
+
+    @torch.no_grad()
+    def run(self, kept: Tensor, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
+        """Logits with only ``kept`` (edge,) edges in one forward pass; arguments as those of :func:`context`."""
+        return masked_logits(self.model, self.masks(kept), context(self.model, self.replacement, tokens, at, corrupted))
+
+    def _answers(
+        self,
+        model: Transformer,
+        masks: Mapping[str, Tensor],
+        examples: Examples,
+        within: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
+        return torch.cat([masked_logits(model, masks, self.context(part), within=within) for part in parts])
