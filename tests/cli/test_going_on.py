@@ -147,3 +147,34 @@ def wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+FOREIGN = {
+    "data": ("class_path: sparselit.tasks.Parity", "class_path: stolen.Parity"),
+    "a callback": ("callbacks:\n", "callbacks:\n  - {class_path: stolen.Callback}\n"),
+}
+
+
+@pytest.mark.parametrize("part", FOREIGN)
+@pytest.mark.parametrize("command", ["test", "fit", "predict", "discover", "validate"])
+def test_a_configuration_that_was_not_named_imports_nobody_elses_module(
+    part: str, command: str, sparselit: Command, folder: Path
+) -> None:
+    stranger = folder / "downloaded"
+    (folder / "runs/run/version_0").rename(stranger)
+    Path("stolen.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    config = stranger / "config.yaml"
+    known, foreign = FOREIGN[part]
+    assert known in config.read_text()
+    config.write_text(config.read_text().replace(known, foreign))
+    where = "downloaded" if command == "fit" else f"downloaded/checkpoints/{newest(stranger)}"
+    code, out, err = sparselit(command, "--ckpt_path", where)
+    assert (code, out) == (2, "")
+    assert "names the class 'stolen." in err
+    assert f"--config {config}" in err
+    assert len(err.splitlines()) == 2
+    assert not Path("imported").exists()
+
+
+def newest(run: Path) -> str:
+    return max(RunFolder(run).checkpoints().items())[1].name

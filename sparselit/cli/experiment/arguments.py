@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from sparselit.cli.commands.configs import find_config
+from sparselit.cli.experiment.trust import refuse_foreign
 from sparselit.errors import SparselitError
 from sparselit.runs.folder import RunFolder
 
@@ -78,7 +79,9 @@ def prepare(typed: list[str]) -> Arguments:
     if command != "fit" and not informs and ckpt_path is None:
         raise SparselitError(f"{command} needs --ckpt_path FILE or RUN_FOLDER, or --ckpt_path last with --config")
     if ckpt_path is not None and not has_data and not informs:
-        pairs.insert(0, ("--config", str(_config_beside(command, ckpt_path))))
+        beside = _config_beside(command, ckpt_path)
+        refuse_foreign(beside, _read(beside))
+        pairs.insert(0, ("--config", str(beside)))
 
     argv: list[str] = [command]
     files: list[Path] = []
