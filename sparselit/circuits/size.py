@@ -13,12 +13,10 @@ from sparselit.model.wiring import BIAS, Edges, biases, live_channels
 def nodes_of(edges: Edges, kept: Tensor) -> dict[str, tuple[int, ...]]:
     """Channels of each site that are an end of a kept edge or bias, ascending; sites without any are left out."""
     found: dict[str, list[Tensor]] = {}
-    for matrix, members in enumerate(edges.members):
-        here = members[kept[members]]
-        if len(here):
-            for site, channels in edges.ends(matrix, here):
-                if site != BIAS:
-                    found.setdefault(site, []).append(channels)
+    for matrix, numbers in edges.by_matrix(kept):
+        for site, channels in edges.ends(matrix, numbers):
+            if site != BIAS:
+                found.setdefault(site, []).append(channels)
     return {site: tuple(torch.cat(found[site]).unique().tolist()) for site in sorted(found)}
 
 

@@ -120,7 +120,8 @@ class Attention(Block):
         key = torch.arange(x.shape[1], device=x.device)
         query = key[:, None] if at is None else at[:, None, None, None]
         z = self._mix(q, k, v, key <= query)
-        return self._out(self.o(self._z(z.transpose(1, 2).flatten(2))))  # (batch, query, channel)
+        # Contiguous also where heads have one channel: what a product rounds to depends on it.
+        return self._out(self.o(self._z(z.transpose(1, 2).flatten(2).contiguous())))  # (batch, query, channel)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (batch, head, position, channel)

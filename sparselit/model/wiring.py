@@ -8,7 +8,7 @@ unembedding edges end at a logit. A bias is listed like an edge from the constan
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -135,6 +135,12 @@ class Edges:
     def members(self) -> Sequence[Tensor]:
         """Numbers of the edges of each tensor, which stand one after the other."""
         return torch.arange(len(self)).split(torch.bincount(self.matrix, minlength=len(self.names)).tolist())
+
+    def by_matrix(self, kept: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Of each tensor that has any of ``kept`` (edge,): its index in ``names``, and their numbers."""
+        chosen = kept.nonzero()[:, 0]
+        counts = torch.bincount(self.matrix[chosen], minlength=len(self.names)).tolist()
+        return ((matrix, numbers) for matrix, numbers in enumerate(chosen.split(counts)) if len(numbers))
 
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
         """One tensor per matrix or vector, in its shape, that holds ``kept`` (edge,) at the edges and zero elsewhere.

@@ -275,8 +275,12 @@ class Discovery(Callback, ABC):
                 reasons.append(f"{task}: {reason}" if task else reason)
             else:
                 found[task] = circuit
-                if folder and not getattr(trainer, "fast_dev_run", False):
-                    self._write(trainer, circuit, model, behaviour, task, step, seconds)
+                if self.folder and not getattr(trainer, "fast_dev_run", False):
+                    path = self.folder / task / f"step={step}.json"
+                    write_circuit(path, circuit, model, behaviour)
+                    write_timing(path, seconds)
+                    self._latest[task] = path.relative_to(self.folder).as_posix()
+                    self._show(trainer, circuit, task, step)
             seconds += time.monotonic() - began
             self.seconds, self.searches = self.seconds + seconds, self.searches + 1
             text = described(circuit) if circuit else f"no circuit: {reason}"
@@ -290,21 +294,8 @@ class Discovery(Callback, ABC):
             self._values = {**combined(each), **self._shared(list(found.values()))}
         return self.state_dict(), stopped
 
-    def _write(
-        self,
-        trainer: Trainer,
-        circuit: Circuit,
-        model: Transformer,
-        behaviour: Behaviour,
-        task: str,
-        step: int,
-        seconds: float,
-    ) -> None:
-        assert self.folder is not None
-        path = self.folder / task / f"step={step}.json"
-        write_circuit(path, circuit, model, behaviour)
-        write_timing(path, seconds)
-        self._latest[task] = path.relative_to(self.folder).as_posix()
+    def _show(self, trainer: Trainer, circuit: Circuit, task: str, step: int) -> None:
+        """The picture of a circuit in TensorBoard."""
         for board in boards(trainer):
             from sparselit.report.picture import draw  # matplotlib is slow to import
 

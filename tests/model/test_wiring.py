@@ -57,6 +57,27 @@ def test_a_place_without_a_weight_is_not_found() -> None:
         Edges.of(model).find([("unembed.weight", 0, 0)])
 
 
+@settings(max_examples=20, deadline=None)
+@given(configs, st.integers(0, 100))
+def test_the_number_of_a_place_is_its_rank_and_of_any_other_place_minus_one(config: dict[str, Any], seed: int) -> None:
+    model = randomised(seed, 0.5, **config)
+    edges = Edges.of(model)
+    every = torch.ones(len(edges), dtype=torch.bool)
+    order = torch.randperm(len(edges), generator=torch.Generator().manual_seed(seed))
+    places = edges.places(every)
+    assert [edges.describe(i) for i in range(len(edges))] == places
+    assert torch.equal(edges.numbers([places[i] for i in order.tolist()]), order)
+    some = random_subset(every, 0.3, seed)
+    assert edges.places(some) == [places[i] for i in some.nonzero()[:, 0].tolist()]
+    assert edges.numbers([]).tolist() == []
+    for name, (height, *width) in edges.shapes.items():
+        columns = width[0] if width else 1
+        outside = [(name, height, 0), (name, -1, 0), (name, 0, columns), (name, 0, -1), (f"{name}s", 0, 0)]
+        assert edges.numbers(outside).tolist() == 5 * [-1]
+        zeros = (model.get_parameter(name).detach().view(height, columns) == 0).nonzero().tolist()
+        assert edges.numbers([(name, *zero) for zero in zeros]).tolist() == len(zeros) * [-1]
+
+
 def test_every_source_and_target_is_a_site_of_the_model() -> None:
     for positions in ("learned", "learned_concatenated", "none"):
         model = randomised(n_layers=2, positions=positions, bigram=True)

@@ -38,8 +38,7 @@ def units_of(model: Transformer, edges: Edges, kept: Tensor, granularity: Granul
         names = map(place_name, edges.places(kept), flags)
         return dict(zip(names, chosen[:, None], strict=True))
     members: dict[str, list[Tensor]] = {}
-    for matrix, all_here in enumerate(edges.members):
-        here = all_here[kept[all_here]]
+    for matrix, here in edges.by_matrix(kept):
         rules = [(_rule(site, granularity, model.d_head), channels) for site, channels in edges.ends(matrix, here)]
         if rules[0][0] == rules[1][0]:
             del rules[1]  # both ends in one unit
@@ -73,8 +72,6 @@ def _rule(site: str, granularity: Granularity, d_head: int) -> tuple[str, int] |
 
 def _grouped(prefix: str, width: int, channels: Tensor) -> Iterator[tuple[int, str, Tensor]]:
     """The units that some edges' ends, ``channels`` (edge,), fall into: first place, name, and places of each unit."""
-    if not len(channels):
-        return
     units = channels // width if width else torch.zeros_like(channels)
     order = units.argsort(stable=True)
     found, counts = units[order].unique_consecutive(return_counts=True)

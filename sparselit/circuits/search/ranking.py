@@ -83,8 +83,7 @@ def magnitude(problem: Problem, steps: int = 1, examples: int = 1) -> Tensor:
     """Importance (edge,): the weight's magnitude; no example is run."""
     tensors = [problem.model.get_parameter(name).detach().cpu() for name in problem.edges.names]
     importance = torch.zeros(len(problem.edges))
-    for i, tensor in enumerate(tensors):
-        here = problem.edges.matrix == i
+    for tensor, here in zip(tensors, problem.edges.members, strict=True):
         index = (problem.edges.row[here], problem.edges.column[here])[: tensor.ndim]
         importance[here] = tensor[index].abs().float()
     return importance

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from sparselit.circuits.criterion import Bound, holds, measure
 from sparselit.circuits.run.ablation import source_means
+from sparselit.circuits.run.fast import FastEngine
 from sparselit.circuits.run.masked import context, masked_logits
 from sparselit.circuits.search.problem import Problem
 from sparselit.model.transformer import Transformer
@@ -32,8 +33,12 @@ CRITERION = [Bound("task_loss", at_most=10.0)]
 kinds = st.sampled_from(["zero", "mean"])
 
 
+ONE_CHANNEL: dict[str, Any] = {"n_heads": 2, "d_head": 1, "sink": True, "bias": False}
+
+
 @settings(max_examples=60, deadline=None)
 @given(configs, kinds, st.sampled_from([1.0, 0.3]))
+@example(ONE_CHANNEL, "zero", 1.0)  # whose attention output was laid out in another way
 def test_all_open_masks_give_the_models_logits_bit_for_bit(config: dict[str, Any], kind: Any, density: float) -> None:
     model, examples = randomised(density=density, **config), some_examples()
     problem = Problem.of(model, examples, CRITERION, kind)
@@ -44,6 +49,21 @@ def test_all_open_masks_give_the_models_logits_bit_for_bit(config: dict[str, Any
         assert torch.equal(everywhere, model(examples.tokens))
     assert torch.equal(problem.naive_logits(problem.all_edges(), examples), expected)
     assert torch.equal(problem.logits(problem.all_edges(), examples), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(configs, st.sampled_from(["zero", "mean", "resample"]), seeds)
+def test_a_run_of_the_fast_engine_equals_one_of_the_naive_engine(config: dict[str, Any], kind: Any, seed: int) -> None:
+    model, examples = randomised(seed, 0.5, **config).double(), some_examples(seed=seed)
+    fast = FastEngine.of(model, kind, {"discovery": examples})
+    focused = random_subset(fast.everything(), 0.6, seed)
+    fast.focus(focused)
+    for kept in (focused, random_subset(focused, 0.7, seed), fast.everything()):
+        for at in (None, examples.length - 1):
+            one, other = (e.run(kept, examples.tokens, at, examples.corrupted) for e in (fast, fast.naive))
+            assert (one - other).abs().max() < 1e-9
+    with pytest.raises(ValueError, match="portions need examples"):
+        fast.portions(focused, lambda: None)
 
 
 def by_hand(model: Transformer, kept: Tensor, problem: Problem) -> Transformer:

@@ -362,7 +362,7 @@ class LargePuzzle(Puzzle):
 
     def __init__(self, works: Callable[[set[int]], bool]) -> None:
         model = Transformer(100, 4, n_layers=0, d_model=50, n_heads=1, bias=False, positions="none", norm="none").eval()
-        Problem.__init__(self, model, some_examples(4), [Bound("accuracy", at_least=0.5)])
+        Problem.__init__(self, NaiveEngine.of(model), some_examples(4), [Bound("accuracy", at_least=0.5)])
         self.n, self.rule, self.asked = 10_000, works, []
 
 
@@ -395,8 +395,8 @@ def test_an_unchanged_circuit_is_found_again_in_three_evaluations_for_each_edge(
     circuit = discover(model, behaviour, criterion, search=GroupTesting(), ablation="zero")
     again = discover(model, behaviour, criterion, search=GroupTesting(), start=circuit.places, ablation="zero")
     assert again.places == circuit.places
-    assert again.search["evaluations"] <= 3 * len(circuit.places) + 3
-    assert again.search["evaluations"] < circuit.search["evaluations"]
+    assert again.search.evaluations <= 3 * len(circuit.places) + 3
+    assert again.search.evaluations < circuit.search.evaluations
 
 
 class Nothing(Search):
