@@ -6,6 +6,8 @@ from sparselit.circuits.discover import NoCircuitError, discover
 from sparselit.circuits.files import read_circuit, write_circuit
 from sparselit.circuits.loaded import load
 from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.run.fast import FastEngine
+from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.sets import difference, intersection, shared, union
 from sparselit.circuits.subnetwork import Subnetwork
@@ -17,6 +19,8 @@ __all__ = [
     "Behaviour",
     "Bound",
     "Circuit",
+    "FastEngine",
+    "NaiveEngine",
     "NoCircuitError",
     "Problem",
     "Subnetwork",

@@ -47,10 +47,6 @@ class FastEngine(NaiveEngine):
         """The same edges by the slowest and simplest path."""
         return NaiveEngine(self.model, self.edges, self.replacement)
 
-    def on(self, examples: Examples) -> FastEngine:
-        """The same edges, asked about other examples."""
-        return FastEngine(self.model, self.edges, self.replacement, examples)
-
     def focus(self, kept: Tensor) -> None:
         """Announce that only subsets of ``kept`` (edge,) will be asked about.
 
@@ -113,7 +109,7 @@ class FastEngine(NaiveEngine):
         model = self.model if small is None else small.model
         masks = self._masks(kept, small)
         if examples is None:
-            raise ValueError("portions need examples: call on(examples) first")
+            raise ValueError("portions need examples, and this engine was made without")
 
         @torch.no_grad()
         def logits_of(portion: slice) -> Tensor:
