@@ -17,24 +17,28 @@ from numpy.typing import NDArray
 from sparselit.report.terminal import Node
 
 SPACE = 0.11  # between nodes
-Place = tuple[int, int]  # of a row: layer (-1 below the first), row in the layer
+Row = tuple[int, int]  # layer (-1 below the first), number in the layer
 Thing = tuple[str, int]  # what has one x: a node, or a residual channel ("stream", channel)
 
 
 class Boxed(Protocol):
-    """A node with its size.
+    """A node with its size."""
 
-    Attributes:
-        place: its row.
-        thing: what it shares its x with.
-        group: things of one group stand together.
-        width: of its box.
-    """
+    @property
+    def row(self) -> Row:
+        """Its row."""
 
-    place: Place
-    thing: Thing
-    group: tuple[str, int]
-    width: float
+    @property
+    def thing(self) -> Thing:
+        """What it shares its x with."""
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """Things of one group stand together."""
+
+    @property
+    def width(self) -> float:
+        """Width of its box."""
 
 
 class Columns:
@@ -50,16 +54,16 @@ class Columns:
         self,
         boxes: Mapping[Node, Boxed],
         links: Sequence[tuple[Node, Node]],
-        passed: Callable[[int], tuple[Place, Place]],
+        passed: Callable[[int], tuple[Row, Row]],
     ) -> None:
-        number = {place: i for i, place in enumerate(dict.fromkeys(box.place for box in boxes.values()))}
+        number = {row: i for i, row in enumerate(dict.fromkeys(box.row for box in boxes.values()))}
         self.half: dict[Thing, dict[int, float]] = defaultdict(dict)  # by row
         for box in boxes.values():
-            self.half[box.thing][number[box.place]] = box.width / 2
+            self.half[box.thing][number[box.row]] = box.width / 2
         for thing, taken in self.half.items():
             if thing[0].endswith(".attn.v"):  # its edges pass between the queries, the keys and their pattern
-                layer = next(place[0] for place, row in number.items() if row in taken)
-                taken.update({row: 0.05 for place, row in number.items() if place in passed(layer)})
+                layer = next(row[0] for row, i in number.items() if i in taken)
+                taken.update({i: 0.05 for row, i in number.items() if row in passed(layer)})
             for row in range(min(taken), max(taken)):
                 taken.setdefault(row, 0.05)  # the residual stream passes
         self.things = list(self.half)
@@ -70,7 +74,7 @@ class Columns:
         links = [pair for pair in links if (pair[0][0], pair[1][0]) != ("token", "logits")]
         indices = [[index[boxes[node].thing] for node in pair] for pair in links]
         self.links = np.array(indices, dtype=int).reshape(-1, 2)
-        self.band = np.array([number[boxes[source].place] for source, _ in links], dtype=int)
+        self.band = np.array([number[boxes[source].row] for source, _ in links], dtype=int)
         self.degree = np.bincount(self.links.ravel(), minlength=len(self.things))
 
     def solve(self, refine: bool) -> dict[Thing, float]:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from sparselit.circuits.circuit import Circuit, ModelRecord, Size, TaskRecord
-from sparselit.report.picture import LABELLED, NEGATIVE, POSITIVE, draw
+from sparselit.report.geometry import LABELLED
+from sparselit.report.picture import NEGATIVE, POSITIVE, draw
 from sparselit.report.terminal import ends
 from tests.circuits.records import CONFIG, some_circuit
 
