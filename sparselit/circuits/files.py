@@ -14,10 +14,11 @@ from sparselit.data.behaviour import SPLITS, Behaviour, prompt_record, read_exam
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.runs.atomic import write_bytes, write_text
+from sparselit.runs.inside import inside
 
 PROMPTS = "prompts"
-#: Largest file that is taken for a circuit, bytes.
-LARGEST = 2**28
+#: Largest file that is taken for a circuit or for prompts, and for weights, bytes.
+LARGEST, LARGEST_WEIGHTS = 2**28, 2**36
 
 
 def write_circuit(path: str | Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> Circuit:
@@ -61,6 +62,8 @@ def read_circuit(path: str | Path) -> Circuit:
     """
     path = Path(path)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SparselitError(f"{path} is no circuit: it is a device or a pipe")
         if path.stat().st_size > LARGEST:
             raise SparselitError(f"{path} is no circuit: it is larger than {LARGEST >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -80,9 +83,7 @@ def read_model(path: Path, circuit: EdgeSet) -> Transformer:
     Raises:
         SparselitError: the weights are missing, broken or of another architecture.
     """
-    weights = path.parent / circuit.model.weights
-    if weights.parent != path.parent:
-        raise SparselitError(f"the circuit's weights {weights} lie outside of its folder")
+    weights = inside(path.parent, circuit.model.weights, "the circuit's weights", LARGEST_WEIGHTS)
     try:
         model = Transformer(**circuit.model.config)
         model.load_state_dict(load_file(weights), strict=True)
@@ -102,7 +103,8 @@ def read_behaviour(path: Path, circuit: EdgeSet) -> Behaviour:
         if split not in task.splits:
             raise SparselitError(f"{path}: task.splits lacks {split!r}")
     splits = {
-        split: read_examples(path.parent / row.file, task.vocabulary, task.strata) for split, row in task.splits.items()
+        split: read_examples(inside(path.parent, row.file, "the prompts", LARGEST), task.vocabulary, task.strata)
+        for split, row in task.splits.items()
     }
     origin = {"class_path": task.class_path, "init_args": dict(task.init_args)}
     return Behaviour(splits, task.vocabulary, task.strata, origin)

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import Circuit, EdgeSet
+from sparselit.circuits.circuit import Circuit, EdgeSet, model_hash
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.run.fast import FastEngine
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.subnetwork import Subnetwork
-from sparselit.data.behaviour import Behaviour
+from sparselit.data.behaviour import Behaviour, prompt_record
 from sparselit.errors import SparselitError
 
 
@@ -95,6 +95,11 @@ def beside(path: Path, circuit: EdgeSet) -> Recorded:
     """
     model = read_model(path, circuit)
     behaviour = read_behaviour(path, circuit)
+    if model_hash(model.state_dict()) != circuit.model.hash:
+        raise SparselitError(f"{path}: its weights file holds another model; `sparselit verify {path}` says more")
+    for split, row in circuit.task.splits.items():
+        if prompt_record(path.parent / row.file, path.parent).sha256 != row.sha256:
+            raise SparselitError(f"{path}: its {split} prompts have changed; `sparselit verify {path}` says more")
     if len(behaviour.vocabulary) > model.unembed.out_features:
         raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
     engine = FastEngine.of(model, circuit.ablation, behaviour.splits)

@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import NoReturn
 
 from sparselit.cli.commands import EXPERIMENT, PLAIN
+from sparselit.cli.terminal import text_only
 from sparselit.errors import SparselitError, suggestion
+from sparselit.report.facts import visible
 
 __all__ = ["main"]
 
@@ -22,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        _run(arguments)
-        sys.stdout.flush()
+        with text_only():
+            _run(arguments)
+            sys.stdout.flush()
     except SparselitError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -82,5 +85,5 @@ def _help() -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {visible(message)}\n")
     sys.exit(2)

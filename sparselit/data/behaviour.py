@@ -95,8 +95,6 @@ def prompt_record(path: Path, root: Path) -> PromptFile:
     Raises:
         SparselitError: the file cannot be read.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise SparselitError(f"the prompts {path} lie outside of the circuit's folder")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -115,7 +113,7 @@ def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) 
     rows: list[tuple[list[int], int, int, list[int], int]] = []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and U+0085 may be tokens
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SparselitError(f"cannot read the prompts {path}: {error}") from error
     for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
         try:

@@ -6,10 +6,30 @@ A criterion in words is :meth:`sparselit.circuits.criterion.Bound.__str__`. Noth
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
 WIDTH = 80  # columns of the terminal
+
+
+def visible(text: str) -> str:
+    """A text whose control and format characters are escapes, so that a terminal or a page only shows it.
+
+    That is what the Unicode standard calls Cc (but line feed and tab), Cf (such as those that turn the direction of
+    writing), Cs, Zl and Zp.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if c not in "\n\t" and unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}" if number < 65536 else f"\\U{number:08x}"
 
 
 def percent(share: float, digits: int = 2) -> str:

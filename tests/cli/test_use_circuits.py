@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from sparselit.circuits.circuit import model_hash
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.discover import discover
 from sparselit.circuits.files import write_circuit
@@ -213,9 +215,32 @@ def test_union_says_what_circuits_leave_dark_alone_and_together(folder: Path) ->
 
 def test_union_refuses_circuits_of_other_weights(folder: Path) -> None:
     content = json.loads((folder / NAME).read_text())
-    content["model"]["hash"] = "other"
+    tensors = load_file((folder / NAME).with_suffix(".safetensors"))
+    tensors["unembed.bias"] += 1
+    save_file(tensors, folder / "other.safetensors")
+    content["model"] |= {"weights": "other.safetensors", "hash": model_hash(tensors)}
     (folder / "other.json").write_text(json.dumps(content))
     refused(sparselit(folder, "union", NAME, "other.json"), "other.json belongs to other weights")
+
+
+def test_weights_and_prompts_that_changed_under_a_circuit_are_noticed_by_every_command(folder: Path) -> None:
+    commands = (
+        ("story", NAME),
+        ("union", NAME, NAME),
+        ("intervene", NAME, "--ablate", "token[0]"),
+        ("hypotheses", NAME),
+    )
+    weights = (folder / NAME).with_suffix(".safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for argv in commands:
+        refused(sparselit(folder, *argv), f"{NAME}: its weights file holds another model; `sparselit verify {NAME}`")
+    weights.write_bytes(whole)
+    prompts = folder / "prompts" / "report.jsonl"
+    lines = prompts.read_text(encoding="utf-8").splitlines(keepends=True)
+    prompts.write_text("".join(lines[1:]), encoding="utf-8")
+    for argv in commands:
+        refused(sparselit(folder, *argv), f"{NAME}: its report prompts have changed; `sparselit verify {NAME}`")
 
 
 def test_diff_refuses_models_of_other_shapes(folder: Path) -> None:

@@ -30,6 +30,7 @@ from sparselit.cli.experiment.resume import check_fit, check_training_state, dat
 from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events
 from sparselit.errors import SparselitError
+from sparselit.report.facts import visible
 from sparselit.report.summary import Summary, scores
 from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import RunFolder, shown
@@ -235,7 +236,7 @@ class Experiment(CommandLine):
             lines=files(self.folder, self.checkpoint),
             commands=commands,
         )
-        write_text(self.folder.summary, str(summary))
+        write_text(self.folder.summary, visible(str(summary)))
         sys.stdout.write(f"\n{summary}")
 
     def validate(self, **kwargs: Any) -> None:
@@ -280,4 +281,4 @@ def _sentence(error: Exception) -> str:
 
 def _say(text: str) -> None:
     """One line on standard error, above the progress bars."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(visible(text), file=sys.stderr)
