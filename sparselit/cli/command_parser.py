@@ -10,11 +10,6 @@ from typing import NoReturn
 from sparselit.errors import SparselitError
 
 
-def shortened(text: str, width: int) -> str:
-    """At most ``width`` characters; of a longer text the end, where names differ."""
-    return text if len(text) <= width else f"…{text[1 - width :]}"
-
-
 class PlainParser(argparse.ArgumentParser):
     """A parser named after its command.
 

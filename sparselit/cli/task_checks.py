@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from sparselit.cli.command_parser import listing, shortened
+from sparselit.cli.command_parser import listing
 from sparselit.cli.experiment.plugins import load_plugins
 from sparselit.data.soundness import Soundness, examine
 from sparselit.data.task import Task
 from sparselit.errors import SparselitError, suggestion
+from sparselit.report.facts import shortened
 
 #: Sizes that show every fault and are drawn in a second.
 SIZES = {"pool": 4096, "discovery": 512, "selection": 512, "report": 2048}

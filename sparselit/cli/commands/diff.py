@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sparselit.cli.command_parser import PlainParser, shortened
+from sparselit.cli.command_parser import PlainParser
+from sparselit.report.facts import shortened
 
 if TYPE_CHECKING:
     from sparselit.circuits.circuit import Circuit

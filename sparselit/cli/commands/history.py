@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparselit.cli.command_parser import PlainParser, shortened
+from sparselit.cli.command_parser import PlainParser
 from sparselit.cli.picture_options import add_options, output_of, save
 from sparselit.errors import SparselitError
+from sparselit.report.facts import shortened
 
 if TYPE_CHECKING:
     from sparselit.circuits.use.history import History

@@ -8,7 +8,8 @@ import textwrap
 from dataclasses import fields
 from typing import Any
 
-from sparselit.cli.command_parser import PlainParser, shortened
+from sparselit.cli.command_parser import PlainParser
+from sparselit.report.facts import shortened
 from sparselit.report.progress import display
 
 _SHOWN = 5  # of the removals

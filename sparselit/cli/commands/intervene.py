@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
+from sparselit.report.facts import shortened
 
 if TYPE_CHECKING:
     from sparselit.circuits.loaded import Loaded
@@ -70,7 +71,7 @@ def lines(changes: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
         for name in ("before", "after"):
             score = values[name]
             low, high = score["accuracy_interval"]
-            label = (task if len(task) <= 19 else f"{task[:18]}…") if name == "before" else f"  n {values['n']:,}"
+            label = shortened(task, 19, "begin") if name == "before" else f"  n {values['n']:,}"
             rows.append(
                 f"{label:<20}{name:<8}{score['task_loss']:>9.4f}{100 * score['accuracy']:>9.2f} %"
                 f"{f'{100 * low:.2f} - {100 * high:.2f} %':>19}{100 * score['wrong']:>9.2f} %"

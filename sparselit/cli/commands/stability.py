@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sparselit.cli.command_parser import PlainParser, shortened
+from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
+from sparselit.report.facts import shortened
 from sparselit.report.progress import display
 from sparselit.runs.atomic import write_text
 

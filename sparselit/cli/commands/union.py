@@ -6,8 +6,9 @@ import json
 import sys
 from typing import Any
 
-from sparselit.cli.command_parser import PlainParser, shortened
+from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
+from sparselit.report.facts import shortened
 
 
 def run(argv: list[str]) -> None:
