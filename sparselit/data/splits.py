@@ -115,7 +115,7 @@ class Splits:
             raise two_answers(self._name, known, example)
 
     def place(self, example: Example) -> SplitName | None:
-        """The split of an example; null where its corrupted prompt belongs to another one."""
+        """The split of an example; None where its corrupted prompt belongs to another one."""
         family = self._family(example.prompt)
         split = split_of(family, self._train_share)
         if example.corrupted is None:

@@ -103,7 +103,7 @@ class Task(LightningDataModule):
         return None
 
     def sample_out_of_distribution(self, rng: random.Random) -> Example | None:
-        """One example of a kind that is never trained on; null where the task has none."""
+        """One example of a kind that is never trained on; None where the task has none."""
         return None
 
     def family(self, prompt: str) -> str:
@@ -111,7 +111,7 @@ class Task(LightningDataModule):
         return prompt
 
     def solve(self, prompt: str) -> str | None:
-        """The right answer, read off the prompt by other means than ``sample``; null where no such rule is written.
+        """The right answer, read off the prompt by other means than ``sample``; None where no such rule is written.
 
         Only ``sparselit tasks --check`` asks: it compares every example and every corrupted prompt with it.
         """
@@ -163,7 +163,7 @@ class Task(LightningDataModule):
             name: train, discovery, selection, report or out_of_distribution.
 
         Returns:
-            The examples; null for an out-of-distribution split that the task does not have.
+            The examples; None for an out-of-distribution split that the task does not have.
         """
         if name not in self._tensors:
             if name == "out_of_distribution":
@@ -270,7 +270,7 @@ class Task(LightningDataModule):
 
     @cached_property
     def _domain(self) -> list[Example] | None:
-        """All examples of a finite domain; null for an endless task."""
+        """All examples of a finite domain; None for an endless task."""
         method = f"{self._name}.examples()"
         domain = guarded(method, self.examples)
         if domain is None and type(self).sample is Task.sample:

@@ -132,7 +132,7 @@ class SparseTransformer(LightningModule):
             scale_(gradients, counted, clip=gradient_clip_val)
 
     def _live(self) -> dict[int, Tensor] | None:
-        """Masks of the live entries by parameter, null where all entries count."""
+        """Masks of the live entries by parameter, None where all entries count."""
         if self.hparams["gradient_over"] == "all":
             return None
         callbacks = [c for c in self.trainer.callbacks if isinstance(c, Sparsifier)]  # type: ignore[attr-defined]

@@ -67,7 +67,7 @@ class Budget:
         density: its density over the run.
         floor: non-zero entries that each row or column keeps at least, inside the budget.
         per: what the floor counts.
-        shares: the tensors that divide one budget with this one; null where it has its own.
+        shares: the tensors that divide one budget with this one; None where it has its own.
         place: index of this tensor among them.
         rule: pattern of the rule that it follows, empty for none.
     """

@@ -64,7 +64,7 @@ def from_bytes(content: bytes) -> dict[str, Tensor]:
 
 
 def _compressed(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Row beginnings, columns and values; null where that is not smaller."""
+    """Row beginnings, columns and values; None where that is not smaller."""
     rows = tensor.reshape(tensor.shape[0], -1)
     row, column = (rows.view(_INTEGERS[rows.element_size()]) != 0).nonzero(as_tuple=True)
     size = rows.element_size()

@@ -19,9 +19,9 @@ def scale_(
 
     Args:
         gradients: one per parameter.
-        live: boolean masks of the entries that count, null where all do.
+        live: boolean masks of the entries that count; None where all do.
         rms: root mean square that the counted entries get; null leaves it alone.
-        clip: largest Euclidean norm of the counted entries, afterwards; null for none.
+        clip: largest Euclidean norm of the counted entries, afterwards; None for no limit.
     """
     if not gradients:
         return

@@ -29,10 +29,10 @@ def largest(weight: Tensor, k: int, hint: float | None = None) -> Tensor | None:
     Args:
         weight: finite contiguous tensor on the CPU, of any shape and floating dtype.
         k: number of entries, in [1, numel].
-        hint: about the smallest magnitude that will be kept, null for none.
+        hint: about the smallest magnitude that will be kept, or None.
 
     Returns:
-        The indices in ascending order; null where fewer than ``k`` entries are not zero, so that zeros would have to
+        The indices in ascending order; None where fewer than ``k`` entries are not zero, so that zeros would have to
         be chosen.
     """
     found = _find(weight, k, hint)
@@ -45,10 +45,10 @@ def keep_largest_(weight: Tensor, k: int, hint: float | None = None) -> float | 
     Args:
         weight: finite contiguous tensor on the CPU, of any shape and floating dtype.
         k: number of entries, in [1, numel].
-        hint: what this function returned for a similar tensor, null for none.
+        hint: what this function returned for a similar tensor, or None.
 
     Returns:
-        A limit: nothing that is kept is smaller, nothing that goes is larger. Null where fewer than ``k`` entries are
+        A limit: nothing that is kept is smaller, nothing that goes is larger. None where fewer than ``k`` entries are
         not zero, and then the tensor is unchanged.
     """
     flat = weight.detach().view(-1)
@@ -79,7 +79,7 @@ class _Found(NamedTuple):
 
 
 def _near(flat: Tensor, k: int, hint: float) -> _Found | None:
-    """The entries near the hint; null where the k-th largest is not among them."""
+    """The entries near the hint; None where the k-th largest is not among them."""
     numbers = flat.numpy()
     with np.errstate(over="ignore"):
         low, high = (float(numbers.dtype.type(hint * factor)) for factor in (1 - SLACK, 1 + SLACK))

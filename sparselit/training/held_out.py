@@ -32,10 +32,10 @@ def on_selection(trainer: Trainer, module: LightningModule, prompts: int | None 
     Args:
         trainer: the trainer with the data.
         module: the model, ``module(tokens, at)`` giving the logits at the answer's position.
-        prompts: how many of them are enough, whole batches; null for all.
+        prompts: how many of them are enough, whole batches; None for all.
 
     Returns:
-        The score; null where the data are no examples of a task.
+        The score; None where the data are no examples of a task.
     """
     data = getattr(trainer, "datamodule", None)
     loader = data.val_dataloader() if data is not None else None

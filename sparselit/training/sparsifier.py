@@ -130,7 +130,7 @@ class Sparsifier(Callback, ABC):
             step: number of applied optimizer steps.
 
         Returns:
-            Their masks; a faster way may give null where :attr:`needs_masks` is false.
+            Their masks; a faster way may give None where :attr:`needs_masks` is false.
         """
         masks = self.update(tensors, step)
         for name, weight in tensors.items():
