@@ -1,24 +1,25 @@
 """Does more sparsity at equal accuracy give a smaller certified circuit?
 
-    python benchmarks/density_circuits.py --seeds 3 --output docs/results/density_circuits.png
-    python benchmarks/density_circuits.py --seeds 3 --output docs/results/density_circuits.png --table    what there is
+    python -m benchmarks.density_circuits --seeds 3 --output docs/results/density_circuits.png
+    python -m benchmarks.density_circuits --seeds 3 --output docs/results/density_circuits.png --table    what there is
 
 Trains the model of ``configs/quotes_synthetic.yaml`` down to several densities with everything else equal, and searches
 each for the smallest circuit (``task_loss`` at most 0.15 nats and ``accuracy`` at least 0.999, searched under bounds
-tightened by 0.3, confirmed on other prompts) under zero and mean ablation. Weights and circuits are kept in
-``runs/density_circuits/<density>-<seed>``, so that the command goes on where it was stopped.
+tightened by 0.3, confirmed on other prompts) under zero and mean ablation. Numbers are kept in
+``results/density_circuits.jsonl``, weights and circuits in ``results/density_circuits/<density>-<seed>``, so that the
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import sys
 import time
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lightning.pytorch import Trainer
 from sparselit.callbacks import SelfPacedSparsity
 from sparselit.tasks import Quotes
 
+from benchmarks.records import Records
 from sparselit.circuits import Bound, discover
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.discover import NoCircuitError
@@ -40,7 +42,8 @@ ABLATIONS = ("zero", "mean")
 CRITERION = [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.999)]
 MARGIN = 0.3
 STEPS = 2000
-FOLDER = Path("runs/density_circuits")
+FOLDER = Path("results/density_circuits")
+RECORDS = Records(FOLDER.with_suffix(".jsonl"))
 
 
 def train(density: float, seed: int, data: Quotes) -> tuple[Transformer, dict[str, Any]]:
@@ -67,36 +70,40 @@ def train(density: float, seed: int, data: Quotes) -> tuple[Transformer, dict[st
 
 def load(folder: Path, density: float, seed: int, data: Quotes) -> tuple[Transformer, dict[str, Any]]:
     """The trained model, from disk where it is there."""
-    weights, about = folder / "weights.pt", folder / "model.json"
-    if not about.is_file():
+    weights = folder / "weights.pt"
+
+    def trained() -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        trained, values = train(density, seed, data)
-        torch.save({"config": trained.config, "state": trained.state_dict()}, weights)
-        about.write_text(json.dumps(values))
+        model, values = train(density, seed, data)
+        torch.save({"config": model.config, "state": model.state_dict()}, weights)
+        return values
+
+    about = RECORDS.once(key(density, seed), trained)
     saved = torch.load(weights, weights_only=True)
     model = Transformer(**saved["config"]).eval()
     model.load_state_dict(saved["state"])
-    return model, json.loads(about.read_text())
+    return model, about
+
+
+def key(density: float, seed: int, ablation: str | None = None) -> dict[str, Any]:
+    """What identifies a model in the records, or its circuit under an ablation."""
+    return {"density": density, "seed": seed, "ablation": ablation}
 
 
 def circuit(folder: Path, model: Transformer, data: Quotes, ablation: str) -> dict[str, Any]:
-    """Size and scores of the circuit, from disk where it is there."""
-    path = folder / f"{ablation}.json"
-    if not path.is_file():
-        start = time.process_time()
-        behaviour = data.behaviour()
-        try:
-            found = discover(model, behaviour, CRITERION, ablation, margin=MARGIN)
-        except NoCircuitError as error:
-            result: dict[str, Any] = {"reason": str(error)}
-        else:
-            write_circuit(folder / f"{ablation}/circuit.json", found, model, behaviour)
-            scores = {bound.metric: bound.value for bound in found.criterion}
-            certified = found.certificate.complete
-            result = {**asdict(found.size), "biases": len(found.biases), "certified": certified, **scores}
-        path.write_text(json.dumps({**result, "seconds": time.process_time() - start}))
-    kept: dict[str, Any] = json.loads(path.read_text())
-    return kept
+    """Size and scores of the circuit."""
+    start = time.process_time()
+    behaviour = data.behaviour()
+    try:
+        found = discover(model, behaviour, CRITERION, ablation, margin=MARGIN)
+    except NoCircuitError as error:
+        result: dict[str, Any] = {"reason": str(error)}
+    else:
+        write_circuit(folder / f"{ablation}/circuit.json", found, model, behaviour)
+        scores = {bound.metric: bound.value for bound in found.criterion}
+        certified = found.certificate.complete
+        result = {**asdict(found.size), "biases": len(found.biases), "certified": certified, **scores}
+    return {**result, "seconds": time.process_time() - start}
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -142,12 +149,15 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for density in arguments.densities:
             folder = FOLDER / f"{density}-{seed}"
-            if arguments.table and not (folder / "model.json").is_file():
+            if arguments.table and not RECORDS.find(key(density, seed)):
                 continue
             model, about = load(folder, density, seed, data)
-            there = [each for each in ABLATIONS if not arguments.table or (folder / f"{each}.json").is_file()]
-            found = {each: circuit(folder, model, data, each) if each in there else {} for each in ABLATIONS}
-            rows.append({"density": density, "seed": seed, **about, **found})
+            found: dict[str, Any] = {}
+            for ablation in ABLATIONS:
+                place = key(density, seed, ablation)
+                search = partial(circuit, folder, model, data, ablation)
+                found[ablation] = (RECORDS.find(place) or {}) if arguments.table else RECORDS.once(place, search)
+            rows.append({**about, **found})
             sys.stderr.write(f"{density} {seed}: {found}\n")
     columns = "| density asked for | seed | accuracy | loss | non-zeros |"
     columns += "".join(f" {ablation}: edges | accuracy |" for ablation in ABLATIONS)

@@ -1,16 +1,15 @@
 """Why a sparse transformer collapses on the way down, one cause at a time.
 
-    python benchmarks/extreme_density.py --output docs/results/extreme_density.png
+    python -m benchmarks.extreme_density --output docs/results/extreme_density.png
 
 Trains the model of ``configs/quotes_extreme.yaml`` at d_model 64 with one thing changed at a time, notes loss, gradient
-and density, and draws them. Each run is kept in ``runs/extreme_density/<name>-<seed>.json``, so that the command goes
-on where it was stopped. About 40 s of one CPU core a run.
+and density, and draws them. Runs are kept in ``results/extreme_density.jsonl``, so that the command goes on where it
+was stopped. About 40 s of one CPU core a run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import warnings
@@ -23,12 +22,13 @@ from lightning.pytorch import Callback, Trainer
 from sparselit.callbacks import AnnealedSparsity, SelfPacedSparsity
 from sparselit.tasks import Quotes
 
+from benchmarks.records import Records
 from sparselit.modules import SparseTransformer
 from sparselit.sparsity import Rule, Schedule
 from sparselit.training.sparsifier import Sparsifier
 
 TO = 0.0015
-FOLDER = Path("runs/extreme_density")
+FILE = Path("results/extreme_density.jsonl")
 
 
 def schedule() -> Schedule:
@@ -152,17 +152,15 @@ def main() -> None:
     torch.set_flush_denormal(True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    results = {}
+    records, results = Records(FILE), {}
     sys.stdout.write(
         "| run | accuracy | non-zeros | density | rollbacks | largest gradient |\n|---|---|---|---|---|---|\n"
     )
     for name in arguments.runs:
         eps, make = RUNS[name]
-        path = FOLDER / f"{name.replace(' ', '_').replace(',', '')}-{arguments.seed}.json"
-        if not path.is_file():
-            path.write_text(json.dumps(train(eps, make(), arguments.seed, arguments.steps)))
-        results[name] = result = json.loads(path.read_text())
+        key = {"run": name, "seed": arguments.seed}
+        result = records.once(key, lambda eps=eps, make=make: train(eps, make(), arguments.seed, arguments.steps))
+        results[name] = result
         sys.stdout.write(
             f"| {name} | {result['accuracy']:.2%} | {result['live']:,} | {result['live'] / result['numel']:.5f} "
             f"| {result['rollbacks']} | {max(row[2] for row in result['rows']):.1f} |\n"

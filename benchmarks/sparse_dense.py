@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from sparselit.tasks import MajorityToken, Minimum, Quotes
 
-from benchmarks.suite import append, read
+from benchmarks.records import Records
 from sparselit.circuits import Bound
 from sparselit.circuits import search as searches
 from sparselit.circuits.criterion import Criterion, measure
@@ -158,13 +158,14 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     end = time.monotonic() + 60 * options.minutes
-    left = missing(read(FILE), options.seeds, options.seconds)
+    records = Records(FILE)
+    left = missing(records.read(), options.seeds, options.seconds)
     while left and not options.table and time.monotonic() < end:
         job = left.pop(0)
         row = job.key | measured(job, options.seconds)
-        append(FILE, row)
+        records.append(row)
         sys.stderr.write(f"{row}\n")
-    sys.stdout.write(tables(read(FILE)))
+    sys.stdout.write(tables(records.read()))
     sys.stdout.write(f"\nsearches that are missing: {len(left)}\n")
 
 

@@ -1,16 +1,15 @@
 """Which method when: every method on three tasks, at equal numbers of non-zero weights.
 
-    python benchmarks/sparsity_methods.py
-    python benchmarks/sparsity_methods.py --seeds 3 --methods projection proximal gradual rigl
+    python -m benchmarks.sparsity_methods
+    python -m benchmarks.sparsity_methods --seeds 3 --methods projection proximal gradual rigl
 
-One cell is one training; each is kept in ``runs/sparsity_methods/<task>-<method>-<seed>.json``, so that the command
-goes on where it was stopped. Accuracy is on the report split (prompts that training has not seen).
+One cell is one training; each is kept in ``results/sparsity_methods.jsonl``, so that the command goes on where it was
+stopped. Accuracy is on the report split (prompts that training has not seen).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -35,11 +34,12 @@ from sparselit.callbacks import (
 )
 from sparselit.tasks import MajorityToken, Minimum, Quotes
 
+from benchmarks.records import Records
 from sparselit.modules import SparseTransformer
 from sparselit.sparsity import Schedule
 from sparselit.training.sparsifier import Sparsifier
 
-FOLDER = Path("runs/sparsity_methods")
+RECORDS = Records(Path("results/sparsity_methods.jsonl"))
 
 
 def falling(density: float, shape: str = "exponential") -> Schedule:
@@ -110,12 +110,7 @@ def train(task: str, method: str, seed: int) -> dict[str, Any]:
 
 def cell(task: str, method: str, seed: int) -> dict[str, Any]:
     """A cell, from disk where it has been computed."""
-    name = f"{task}-{method}-{seed}".replace(" ", "_").replace("/", "").replace(",", "")
-    path = FOLDER / f"{name}.json"
-    if not path.is_file():
-        path.write_text(json.dumps(train(task, method, seed)))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return RECORDS.once({"task": task, "method": method, "seed": seed}, lambda: train(task, method, seed))
 
 
 def main() -> None:
@@ -128,7 +123,6 @@ def main() -> None:
     torch.set_flush_denormal(True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     sys.stdout.write("| method |" + "".join(f" {t} (density {TASKS[t][1]}) |" for t in arguments.tasks) + "\n")
     sys.stdout.write("|---|" + "---|" * len(arguments.tasks) + "\n")
     for method in arguments.methods:

@@ -1,9 +1,9 @@
 """Every shipped task, trained, sparsified and searched: the table of docs/results/suite.md, as one command.
 
-    python benchmarks/suite.py                     runs what is missing, then writes docs/results/suite.md
-    python benchmarks/suite.py --only parity       the same for some configurations
-    python benchmarks/suite.py --table             only writes the page, from the results that there are
-    python benchmarks/suite.py --nightly           reruns every configuration; exit code 1 where numbers have drifted
+    python -m benchmarks.suite                     runs what is missing, then writes docs/results/suite.md
+    python -m benchmarks.suite --only parity       the same for some configurations
+    python -m benchmarks.suite --table             only writes the page, from the results that there are
+    python -m benchmarks.suite --nightly           reruns every configuration; exit code 1 where numbers have drifted
 
 A shipped configuration says in a line ``# measured: {...}`` of its header what it reaches, and above it with which
 command; one without such a line (`quotes_dense`, today all overlays) is not run. The page has those that are
@@ -21,16 +21,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, mean
 from typing import Any
 
 import yaml
 
-from sparselit.circuits.circuit import Circuit
-from sparselit.circuits.files import read_circuit
+from benchmarks.records import Records
 from sparselit.cli.commands.configs import is_overlay
 from sparselit.errors import SparselitError
+from sparselit.runs.folder import RESULT
+from sparselit.runs.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RECORD, RESULTS = ROOT / "docs" / "results" / "suite.md", ROOT / "benchmarks" / "suite.jsonl", ROOT / "results"
@@ -45,7 +47,7 @@ _COMMAND = re.compile(r"^# +sparselit (fit --config .*)$", re.MULTILINE)
 _INTRODUCTION = """\
 # The suite
 
-Made by `python benchmarks/suite.py`; do not edit. One row is one run of a shipped configuration on one thread.
+Made by `python -m benchmarks.suite`; do not edit. One row is one run of a shipped configuration on one thread.
 *Accuracy* is the full sparse model's on held-out prompts, *circuit* the accuracy of the circuit alone on them, *out of
 distribution* the model's on prompts of another kind (each task's help says which), *null* the number of edges that a
 random order needs before the same criterion holds. Every circuit with a number of edges is certified: no single edge
@@ -76,15 +78,17 @@ def main(argv: list[str] | None = None) -> int:
     if options.nightly:
         return nightly({name: configs[name] for name in names})
     configs = {name: path for name, path in configs.items() if not is_overlay(path)}
+    records = Records(RECORD)
     for name in [] if options.table else [name for name in names if name in configs]:
         for seed in range(3 if name in THREE_SEEDS else 1):
             key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
-            if not any(key.items() <= row.items() for row in read(RECORD)):
-                try:
-                    append(RECORD, {**key, **run(name, seed, RESULTS / "suite")})
-                except SparselitError as error:
-                    parser.exit(1, f"{error}\n")
-    PAGE.write_text(_INTRODUCTION + table(shown(read(RECORD), {name: digest(path) for name, path in configs.items()})))
+            try:
+                records.once(key, partial(run, name, seed, RESULTS / "suite"))
+            except SparselitError as error:
+                parser.exit(1, f"{error}\n")
+    PAGE.write_text(
+        _INTRODUCTION + table(shown(records.read(), {name: digest(path) for name, path in configs.items()}))
+    )
     return 0
 
 
@@ -159,36 +163,29 @@ def run(name: str, seed: int, root: Path) -> dict[str, Any]:
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """What a run folder says: shares in [0, 1], counts, seconds; null where there is no circuit or no such split."""
-    text = (folder / "summary.md").read_text(encoding="utf-8")
-
-    def number(pattern: str, scale: float = 1.0) -> float | None:
-        match = re.search(pattern, text, re.MULTILINE)
-        return round(float(match[1].replace(",", "")) / scale, 6) if match else None
-
+    """What a run's ``result.json`` says: shares in [0, 1], counts, seconds; null without a circuit or such a split."""
+    result = Result.read(folder / RESULT)
+    density = None if result.density is None else result.density.matrices
     row: dict[str, Any] = {
-        "accuracy": number(r"^report +all +([\d.]+) %", 100),
-        "out_of_distribution": number(r"^out_of_distribution +all +([\d.]+) %", 100),
-        "density": number(r"^matrices +([\d.]+)"),
-        "seconds": number(r"^- training .* ([\d.,]+) s$"),
+        "accuracy": _rounded(result.accuracy("report")),
+        "out_of_distribution": _rounded(result.accuracy("out_of_distribution")),
+        "density": _rounded(density),
+        "seconds": round(result.seconds.training, 1),
         "edges": None,
     }
-    folders = [folder / "circuits", *sorted(path.parent for path in folder.glob("circuits/*/prompts"))]
-    found = [newest for path in folders if (newest := newest_circuit(path)) is not None]
+    latest = result.circuits.latest if result.circuits is not None else ()
+    found = [circuit for circuit in latest if circuit.complete]
     if found:  # of a mixture, means over its tasks: geometric ones of sizes
         for key in ("edges", "nodes", "free"):
-            sizes = [getattr(circuit.size, key) for circuit in found]
-            row[key] = sizes[0] if len(sizes) == 1 else round(geometric_mean(max(size, 1) for size in sizes), 1)
-        row["circuit"] = round(mean(c.evidence.held_out.accuracy for c in found), 6)
-        row["null"] = round(geometric_mean(c.evidence.nulls.random_orders.median for c in found))
+            sizes = [getattr(circuit, key) for circuit in found]
+            row[key] = round(geometric_mean(max(size, 1) for size in sizes), 1) if len(sizes) > 1 else sizes[0]
+        row["circuit"] = round(mean(circuit.accuracy for circuit in found), 6)
+        row["null"] = round(geometric_mean(circuit.null_edges for circuit in found))
     return row
 
 
-def newest_circuit(folder: Path) -> Circuit | None:
-    """The certified circuit of the last step that was searched."""
-    paths = sorted(folder.glob("step=*[0-9].json"), key=lambda path: int(path.stem.partition("=")[2]))
-    circuit = read_circuit(paths[-1]) if paths else None
-    return circuit if circuit and circuit.certificate.complete else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -213,25 +210,6 @@ def digest(path: Path) -> str:
     """What a result depends on: the configuration without its comments."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    """The finished runs; a line that was cut off by a kill is not one."""
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def append(file: Path, row: Mapping[str, Any]) -> None:
-    """Add one finished run, on a line of its own even after one that was cut off."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torn = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(("\n" if torn else "") + json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

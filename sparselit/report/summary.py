@@ -2,131 +2,135 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.run.ablation import as_ablation
 from sparselit.report.terminal import controlled, minimal
+from sparselit.runs.folder import CONFIG, SUMMARY, RunFolder, shown
+from sparselit.runs.result import ENDED, Accuracy, Circuits, Density, FoundCircuit, Result, Seconds
 from sparselit.sparsity.density import Row, total
-from sparselit.statistics.intervals import wilson
 
 WIDTH = 80
-#: Splits whose accuracies are shown, in this order.
-SPLITS = ("val", "report", "out_of_distribution")
 
 
-class Score(NamedTuple):
-    """Accuracy on the prompts of one kind.
-
-    Attributes:
-        split: where the prompts come from, e.g. ``report``.
-        stratum: which of them; ``all`` for all.
-        right: prompts answered right.
-        n: prompts.
-    """
-
-    split: str
-    stratum: str
-    right: int
-    n: int
-
-
-@dataclass
-class Summary:
-    """What there is to say after a run.
-
-    Attributes:
-        name: of the run, e.g. ``quotes/version_0``.
-        task: class of the task.
-        model: class of the model.
-        steps: optimizer steps taken in all.
-        seconds: wall time of the training, seconds.
-        scores: accuracies on held-out prompts.
-        circuit: facts about the circuit, as (name, text); see :func:`circuit_facts`.
-        rows: the density table of the model.
-        lines: further facts, as (name, text); a circuit's size for example.
-        commands: what to type next, as (purpose, command).
-    """
-
-    name: str
-    task: str
-    model: str
-    steps: int
-    seconds: float
-    scores: Sequence[Score] = ()
-    circuit: Sequence[tuple[str, str]] = ()
-    rows: Sequence[Row] = ()
-    lines: Sequence[tuple[str, str]] = ()
-    commands: Sequence[tuple[str, str]] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        facts = [
-            ("task", self.task),
-            ("model", f"{self.model}, {total(self.rows).numel:,} parameters"),
-            ("training", f"{self.steps:,} steps, {self.seconds:.1f} s"),
-            *self.lines,
-        ]
-        blocks = [f"# {self.name}", _facts(facts)]
-        if self.scores:
-            blocks += ["## Accuracy on held-out prompts", _code(score_lines(self.scores))]
-        if self.circuit:
-            blocks += ["## Circuit", _facts(self.circuit)]
-        if self.rows:
-            blocks += ["## Density", _code(density_lines(self.rows, vectors=False))]
-        if self.commands:
-            lines = [line for purpose, command in self.commands for line in (f"# {purpose}", command)]
-            blocks += ["## Commands", _code(lines)]
-        return "\n\n".join(blocks) + "\n"
-
-
-def scores(metrics: Mapping[str, float]) -> list[Score]:
-    """The accuracies among logged metrics, ``report/accuracy/<stratum>`` with its ``report/n/<stratum>``.
+def summary(result: Result, folder: Path) -> str:
+    """The page of Markdown that a person reads after a run, 80 columns wide; it says what ``result.json`` says.
 
     Args:
-        metrics: logged values by name, after validation or test.
+        result: what the run has come to.
+        folder: the run folder.
     """
-    found = []
-    for split in SPLITS:
-        prefix = f"{split}/accuracy"
-        for name, value in metrics.items():
-            if name == prefix or name.startswith(f"{prefix}/"):
-                stratum = name[len(prefix) + 1 :]
-                n = round(metrics.get(f"{split}/n/{stratum}" if stratum else f"{split}/n", 0))
-                if n:
-                    found.append(Score(split, stratum or "all", round(float(value) * n), n))
-    return found
+    blocks = [f"# {result.name}", _facts(list(_run_facts(result, folder)))]
+    if result.accuracies:
+        blocks += ["## Accuracy on held-out prompts", _code(score_lines(result.accuracies))]
+    if result.circuits is not None and (lines := list(_circuit_lines(result.circuits, result.seconds, folder))):
+        blocks += ["## Circuit", _facts(lines)]
+    if result.density is not None and result.density.tensors:
+        blocks += ["## Density", _code(density_lines(_rows(result.density), vectors=False))]
+    commands = [line for purpose, command in _commands(result, folder) for line in (f"# {purpose}", command)]
+    blocks += ["## Commands", _code(commands)]
+    return "\n\n".join(blocks) + "\n"
 
 
-def circuit_facts(circuit: Circuit) -> list[tuple[str, str]]:
+def _run_facts(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
+    density = result.density
+    parameters = "" if density is None else f", {total(_rows(density)).numel:,} parameters"
+    yield "task", result.task
+    yield "model", f"{result.model}{parameters}"
+    yield "training", _training(result)
+    for line in result.problems:
+        yield "problem", line
+    if density is not None and density.target is not None and density.reached is not None:
+        reached, target = f"{density.reached:.4g}", f"{density.target:.4g}"
+        if reached != target:
+            yield "density", f"{reached} reached, target {target} (of the sparsified tensors)"
+    machine, versions = result.machine, result.versions
+    threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+    threads += f", {machine.processes} processes" if machine.processes > 1 else ""
+    software = f"torch {versions.torch}, lightning {versions.lightning}, python {versions.python}"
+    yield "machine", f"{machine.capability}, {threads}, {machine.device}; {software}"
+    if result.checkpoint is not None:
+        yield "checkpoint", shown(folder / result.checkpoint)
+    yield "summary", shown(folder / SUMMARY)
+
+
+def _training(result: Result) -> str:
+    steps, reason = result.steps, ENDED[result.ended]
+    asked = "" if steps.asked is None else f" ({steps.asked:,} asked)"
+    return f"{steps.done:,} step{'s' * (steps.done != 1)}, {result.seconds.training:.1f} s" + (
+        f"; {reason}{asked}" if reason else ""
+    )
+
+
+def _circuit_lines(circuits: Circuits, seconds: Seconds, folder: Path) -> Iterator[tuple[str, str]]:
+    """The circuit of a run, of a mixture the circuit of each task, and what it cost."""
+    latest = circuits.latest
+    for circuit in latest:
+        if circuit.task:
+            yield "task", circuit.task
+        yield from circuit_facts(circuit)
+        yield "file", shown(folder / circuit.path)
+    if len(latest) > 1:
+        yield "all", f"{circuits.edges:.1f} edges, geometric mean of {len(latest)} circuits"
+        yield "overlap", f"{100 * (circuits.overlap or 0):.1f} % of the edges of two circuits, mean of all pairs"
+    if circuits.reason:
+        note = "none found by the last search" if latest else "none found"
+        yield "circuit", f"{note}: {circuits.reason}"
+    if circuits.searches:
+        share = f", {100 * seconds.discovery / seconds.training:.0f} % of the run's time" if seconds.training else ""
+        plural = "es" if circuits.searches > 1 else ""
+        yield "discovery", f"{seconds.discovery:.1f} s in {circuits.searches} search{plural}{share}"
+
+
+def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
     """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
-    size, evidence = circuit.size, circuit.evidence
-    held_out = evidence.held_out
-    certificate = minimal(circuit) if circuit.certificate.complete else "NONE, the search was ended before"
-    facts = [controlled(circuit), ("size", f"{size.edges:,} edges, {size.nodes:,} nodes, {size.free:,} free")]
+    certificate = minimal(circuit.granularity) if circuit.complete else "NONE, the search was ended before"
+    size = f"{circuit.edges:,} edges, {circuit.nodes:,} nodes, {circuit.free:,} free"
+    facts = [("controls", controlled(circuit.searched)), ("size", size)]
     for row in circuit.criterion:
         sign, bound = ("≤", row.at_most) if row.at_most is not None else ("≥", row.at_least)
-        text = f"{row.value:.4f}, to be {sign} {bound:g} ({held_out.split} split, n {held_out.n:,})"
-        facts.append((row.metric, text))
+        facts.append((row.metric, f"{row.value:.4f}, to be {sign} {bound:g} (report split, n {circuit.n:,})"))
     return [
         *facts,
         ("certificate", certificate),
-        ("ablation", str(circuit.ablation)),
-        ("necessity", f"loss {evidence.complement.task_loss:.4f} with exactly these edges ablated"),
-        ("null", f"{evidence.nulls.random_orders.median:,} edges needed in random order"),
+        ("ablation", str(as_ablation(circuit.ablation))),
+        ("necessity", f"loss {circuit.necessity:.4f} with exactly these edges ablated"),
+        ("null", f"{circuit.null_edges:,.0f} edges needed in random order"),
     ]
 
 
-def score_lines(found: Sequence[Score]) -> list[str]:
+def _commands(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
+    """What to type next, as (purpose, command)."""
+    run = RunFolder.of(folder / CONFIG)
+    yield "the same run again", f"sparselit fit --config {shlex.quote(shown(folder / CONFIG))}"
+    yield "go on from the last checkpoint", shlex.join(["sparselit", "fit", "--ckpt_path", shown(folder)])
+    yield "curves", f"tensorboard --logdir {shlex.quote(shown(run.root if run else folder))}"
+    for circuit in result.circuits.latest if result.circuits is not None else ():
+        of = f" of {circuit.task}" if circuit.task else ""
+        yield f"check every claim of the circuit{of}", verify_command(folder / circuit.path)
+
+
+def verify_command(path: Path) -> str:
+    """The command that recomputes every claim of a circuit."""
+    return f"sparselit verify {shlex.quote(shown(path))}"
+
+
+def _rows(density: Density) -> list[Row]:
+    return [Row(row.name, row.shape, row.numel, row.nonzero) for row in density.tensors]
+
+
+def score_lines(found: Sequence[Accuracy]) -> list[str]:
     """A table of accuracies with their 95 % intervals."""
     split = max(len("split"), *(len(score.split) for score in found))
     stratum = max(len("stratum"), *(len(score.stratum) for score in found))
     lines = [f"{'split':<{split}}  {'stratum':<{stratum}}  {'accuracy':>9}  {'95 % interval':>17}  {'n':>7}"]
     for score in found:
-        low, high = wilson(score.right, score.n)
+        low, high = score.interval
         interval = f"{100 * low:.2f} - {100 * high:.2f} %"
-        share = f"{100 * score.right / score.n:.2f} %"
+        share = f"{100 * score.value:.2f} %"
         lines.append(f"{score.split:<{split}}  {score.stratum:<{stratum}}  {share:>9}  {interval:>17}  {score.n:>7,}")
     return lines
 

@@ -73,7 +73,7 @@ def node_text(circuit: Circuit, node: Node) -> str:
 
 def circuit_lines(circuit: Circuit) -> list[str]:
     """The circuit, the evidence for it and its edges, each line at most 80 columns wide."""
-    lines = [line for name, text in [controlled(circuit), *_header(circuit)] for line in _fact(name, text)]
+    lines = [line for name, text in _header(circuit) for line in _fact(name, text)]
     lines += ["", "Evidence (report split, intervals are 95 %)"]
     lines += [line for name, text in _evidence(circuit) for line in _fact(name, text)]
     strata = circuit.evidence.held_out.strata
@@ -83,22 +83,21 @@ def circuit_lines(circuit: Circuit) -> list[str]:
     return [*lines, "", *_edges(circuit)]
 
 
-def minimal(circuit: Circuit) -> str:
+def minimal(granularity: str) -> str:
     """What a complete certificate says, in the unit that was removed and certified as one."""
-    granularity = circuit.certificate.granularity
     return f"no single {'edge' if granularity == 'weight' else granularity} can go"
 
 
-def controlled(circuit: Circuit) -> tuple[str, str]:
-    """Whether the circuit's size was held against the sizes of nulls, as (name, text)."""
-    searched = circuit.evidence.nulls.searched
+def controlled(searched: Mapping[str, object] | None) -> str:
+    """Whether the circuit's size was held against those of searches for nulls, by their names."""
     if not searched:
-        return "controls", "not controlled; circuits.evidence: full searches the nulls"
-    return "controls", f"controlled by {len(searched)} searches where there is nothing to find"
+        return "not controlled; circuits.evidence: full searches the nulls"
+    return f"controlled by {len(searched)} searches where there is nothing to find"
 
 
 def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     config, size = circuit.model.config, circuit.size
+    yield "controls", controlled(circuit.evidence.nulls.searched)
     yield "task", circuit.task.class_path
     layers = config["n_layers"]
     shape = f"{layers} layer{'s' * (layers != 1)} of {config['n_heads']} heads, {config['d_model']} channels"
@@ -124,7 +123,7 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
     certificate = circuit.certificate
     bounds = ", ".join(map(str, certificate.criterion))
     if certificate.complete:
-        text = f"{minimal(circuit)}: without it {bounds} fails on the {certificate.split} split"
+        text = f"{minimal(certificate.granularity)}: without it {bounds} fails on the {certificate.split} split"
         yield "certificate", f"{text} (n {certificate.n:,}, smallest margin {certificate.min_margin:.3g})"
     else:
         yield "certificate", f"incomplete: the search for edges that can go under {bounds} was stopped"

@@ -1,6 +1,7 @@
 """The folder of one run: where it lies, which is the newest, and which checkpoints stand in it.
 
-``runs/quotes/version_0/`` holds ``config.yaml``, ``checkpoints/step=N.ckpt``, ``summary.md`` and TensorBoard's events.
+``runs/quotes/version_0/`` holds ``config.yaml``, ``checkpoints/step=N.ckpt``, ``circuits/step=N.json``,
+``result.json``, ``summary.md`` and TensorBoard's events.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from sparselit.errors import SparselitError
 
-RUNS, CONFIG, CHECKPOINTS = "runs", "config.yaml", "checkpoints"
+RUNS, CHECKPOINTS = "runs", "checkpoints"
+CONFIG, SUMMARY, RESULT = "config.yaml", "summary.md", "result.json"
 _VERSION = re.compile(r"version_(\d+)")
 _STEP = re.compile(r"step=(\d+)\.ckpt")
+_CIRCUIT = re.compile(r"step=(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,14 @@ class RunFolder:
         return self.path / CONFIG
 
     @property
+    def result(self) -> Path:
+        """What the run has come to, as data."""
+        return self.path / RESULT
+
+    @property
     def summary(self) -> Path:
         """What a person reads after the run."""
-        return self.path / "summary.md"
+        return self.path / SUMMARY
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -137,6 +145,12 @@ class RunFolder:
 def checkpoints_in(folder: Path) -> dict[int, Path]:
     """The files ``step=N.ckpt`` of a folder by ``N``, in ascending order; half-written ones have another name."""
     found = {int(match[1]): path for path in folder.glob("step=*.ckpt") if (match := _STEP.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def circuits_in(folder: Path) -> dict[int, Path]:
+    """The circuits ``step=N.json`` of a folder by ``N``, in ascending order; unfinished ones have another name."""
+    found = {int(match[1]): path for path in folder.glob("step=*.json") if (match := _CIRCUIT.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,13 +26,14 @@ from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.report.progress import display
 from sparselit.runs.atomic import write_text
+from sparselit.runs.folder import circuits_in
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
+from sparselit.training.hyper_parameters import log_hyper_parameters
 from sparselit.training.run_checkpoint import RunCheckpoint
 from sparselit.training.steps import is_logging_step
 from sparselit.training.undisturbed import on_device, stoppable, undisturbed
 
 FOLDER = "circuits"
-_CIRCUIT = re.compile(r"step=(\d+)\.json")
 
 
 @dataclass
@@ -91,6 +91,7 @@ class Discovery(Callback, ABC):
     Attributes:
         folder: where circuits are written; default ``circuits`` in the logger's folder.
         tell: called with one line after each search.
+        says_final: whether the callback itself logs hyper-parameters and final figures when training ends.
         latest: the last circuits and their files, by task; empty before the first one.
         reason: why the last search found none, empty if it did.
         seconds: wall time of all searches so far.
@@ -106,6 +107,7 @@ class Discovery(Callback, ABC):
         self.warm_start = warm_start
         self.folder: Path | None = None
         self.tell: Callable[[str], object] = rank_zero_info
+        self.says_final = True
         self.reason = "no step was searched"
         self.seconds = 0.0
         self.searches = 0
@@ -211,13 +213,15 @@ class Discovery(Callback, ABC):
         self._make_up(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say the final size beside the hyper-parameters in TensorBoard."""
-        settings = {"model": pl_module.hparams, "data": task_of(getattr(trainer, "datamodule", None)).hparams}
-        flat = {f"{k}/{n}": v for k, values in settings.items() for n, v in values.items() if n[0] != "_"}
-        model = transformer_of(pl_module)
-        final = {f"circuit/{name}": value for name, value in self._figures(model).items()}
-        for board in boards(trainer):
-            board.log_hyperparams(flat, {**final, "density/total": density(model)}, trainer.global_step)
+        """Say the final size beside the hyper-parameters, unless the command line says more of them at its end."""
+        if self.says_final:
+            log_hyper_parameters(trainer, pl_module, {}, self.final(pl_module))
+
+    def final(self, module: LightningModule) -> dict[str, float]:
+        """What stands beside the hyper-parameters: the last search's figures and the density."""
+        model = transformer_of(module)
+        figures = {f"circuit/{name}": value for name, value in self._figures(model).items()}
+        return {**figures, "density/total": density(model)}
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -356,9 +360,8 @@ def described(circuit: Circuit) -> str:
 
 def earlier_circuit(folder: Path, step: int) -> Circuit | None:
     """The circuit of the newest step before ``step`` in a folder; None where there is none."""
-    found = {int(match[1]): path for path in folder.glob("*.json") if (match := _CIRCUIT.fullmatch(path.name))}
-    before = [other for other in found if other < step]
-    return read_circuit(found[max(before)]) if before else None
+    before = [path for other, path in circuits_in(folder).items() if other < step]
+    return read_circuit(before[-1]) if before else None
 
 
 def transformer_of(module: nn.Module) -> Transformer:
@@ -385,3 +388,11 @@ def write_timing(path: Path, seconds: float) -> None:
     """Write the time of a search beside its circuit, which holds nothing that differs between two runs."""
     text = json.dumps({"seconds": round(seconds, 3)}) + "\n"
     write_text(path.with_suffix(".timing.json"), text)
+
+
+def read_timing(path: Path) -> float | None:
+    """Seconds that :func:`write_timing` wrote beside a circuit; None where it did not."""
+    try:
+        return float(json.loads(path.with_suffix(".timing.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -9,20 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.records import Records
 from sparselit.cli.commands.configs import is_overlay
 from sparselit.errors import SparselitError
+from sparselit.runs.result import Density
+from tests.runs import example
 
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "suite.py"
 HEADER = '# Can it?\n# measured: {"seed": 0, "accuracy": 0.99, "density": 0.05, "edges": 40}\n'
-SUMMARY = """\
-- training    1,200 steps, 1,034.5 s
-split                stratum   accuracy      95 % interval        n
-val                  all        98.00 %    81.22 - 84.48 %    2,048
-report               all        99.50 %    81.97 - 83.45 %   10,000
-report               odd        99.00 %    81.97 - 83.45 %    5,000
-out_of_distribution  all        31.55 %    30.65 - 32.47 %   10,000
-matrices                                        0.03326       446    13,408
-"""
+RESULT = example.result(circuits=None, density=Density(0.04, 0.03326, None, None, ()))
 
 
 @pytest.fixture
@@ -74,7 +69,7 @@ def test_an_interrupted_suite_goes_on_and_a_changed_configuration_runs_again(sui
 
 
 def test_an_earlier_result_is_shown_with_a_star_until_the_run_is_repeated(suite, tmp_path, monkeypatch):
-    suite.append(suite.RECORD, {"configuration": "one", "seed": 0, "yaml": suite.EARLIER, **found(edges=77)})
+    Records(suite.RECORD).append({"configuration": "one", "seed": 0, "yaml": suite.EARLIER, **found(edges=77)})
     suite.main(["--table"])
     assert "| one * | 0 | 99.00 % | 0.0500 | 77 |" in suite.PAGE.read_text()
     monkeypatch.setattr(suite, "run", lambda name, seed, root: found())
@@ -84,10 +79,24 @@ def test_an_earlier_result_is_shown_with_a_star_until_the_run_is_repeated(suite,
 
 
 def test_the_numbers_of_a_run_are_read_from_its_folder(suite, tmp_path):
-    (tmp_path / "summary.md").write_text(SUMMARY)
+    (tmp_path / "result.json").write_text(RESULT.text())
     row = {"accuracy": 0.995, "out_of_distribution": 0.3155, "density": 0.03326, "seconds": 1034.5, "edges": None}
     assert suite.collect(tmp_path) == row
     assert "| none | none |" in suite.table([{**row, "configuration": "one", "seed": 0, "yaml": "0"}])
+
+
+def test_the_circuits_of_a_run_are_the_certified_ones_of_the_last_step_of_each_task(suite, tmp_path):
+    of_a = [example.circuit(task="a", step=step, edges=edges) for step, edges in ((50, 99), (100, 16))]
+    of_b = example.circuit(task="b", edges=4, nodes=9, accuracy=0.96, null_edges=100)
+    of_c = example.circuit(task="c", edges=1, complete=False, minimal=False)
+    several = example.result(circuits=example.circuits(*of_a, of_b, of_c))
+    (tmp_path / "result.json").write_text(several.text())
+    row = suite.collect(tmp_path)
+    assert (row["edges"], row["nodes"], row["circuit"], row["null"]) == (8.0, 16.4, 0.97, 173)
+    (tmp_path / "result.json").write_text(example.result(circuits=example.circuits(of_c)).text())
+    assert suite.collect(tmp_path)["edges"] is None
+    (tmp_path / "result.json").write_text(example.result().text())
+    assert suite.collect(tmp_path)["edges"] == 44
 
 
 def test_nightly_fails_where_a_number_has_drifted_by_more_than_a_fifth(suite, monkeypatch, capsys):
@@ -137,7 +146,7 @@ def test_the_command_of_the_header_is_run_and_an_overlay_only_nightly(suite, tmp
         ran.append(command[command.index("fit") :])
         folder = tmp_path / "results" / "nightly" / "runs" / "one" / f"version_{len(ran)}"
         folder.mkdir(parents=True)
-        (folder / "summary.md").write_text(SUMMARY)
+        (folder / "result.json").write_text(RESULT.text())
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(suite.subprocess, "run", process)

@@ -13,6 +13,7 @@ import pytest
 from sparselit.cli.commands.configs import find_config, question, shipped
 from sparselit.cli.commands.tasks import installed_tasks
 from sparselit.errors import SparselitError
+from tests.runs import example
 
 from .conftest import Command
 
@@ -24,7 +25,7 @@ CHECK = (
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["tasks"], ["configs"], ["density", "--help"]], ids=" ".join
+    "argv", [["--help"], ["--version"], ["tasks"], ["configs"], ["density", "--help"], ["runs", "--help"]], ids=" ".join
 )
 def test_light_commands_do_not_import_torch_and_fit_80_columns(argv: list[str]) -> None:
     began = time.monotonic()
@@ -34,6 +35,15 @@ def test_light_commands_do_not_import_torch_and_fit_80_columns(argv: list[str]) 
     assert done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert seconds < 2  # 0.1 s on an idle machine
+
+
+def test_listing_runs_does_not_import_torch(folder: Path) -> None:
+    (folder / "result.json").write_text(example.result().text())
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK.format(argv=["runs", "."])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "quotes/version_0" in done.stdout
 
 
 def test_the_console_script_runs_and_a_reader_that_leaves_is_no_error() -> None:

@@ -12,6 +12,7 @@ EXPERIMENT = {
 PLAIN = {
     "tasks": "list the tasks that can be trained on",
     "configs": "list the experiments that come with sparselit",
+    "runs": "list runs with their accuracy, density and circuit size",
     "convert": "turn a checkpoint of OpenAI's circuit_sparsity into ours, or back",
     "density": "show the share of non-zero weights of each tensor of a checkpoint",
     "show": "show a circuit: a table here and a picture in a file",

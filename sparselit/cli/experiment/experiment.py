@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
@@ -19,25 +20,28 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from sparselit.circuits.discover import NoCircuitError
-from sparselit.cli.circuit_lines import discovered_text, found_lines, verify_command
+from sparselit.cli.circuit_lines import discovered_text
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.command_line import CommandLine
 from sparselit.cli.experiment.discovering import Discovered, refuse_other_prompts
 from sparselit.cli.experiment.interruption import Interrupted, Interruption
-from sparselit.cli.experiment.last_lines import files, measure, result_lines
+from sparselit.cli.experiment.last_lines import measure, result_lines
 from sparselit.cli.experiment.plugins import load_plugins
+from sparselit.cli.experiment.result_writer import ResultWriter, figures_of, settings_of
 from sparselit.cli.experiment.resume import check_fit, check_training_state, data_changes, refuse_other_seed
 from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events
 from sparselit.errors import SparselitError
 from sparselit.report.facts import visible
-from sparselit.report.summary import Summary, scores
+from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import RunFolder, shown
 from sparselit.runs.lock import locked
-from sparselit.sparsity.density import density_table
+from sparselit.runs.result import Result
 from sparselit.training.discovery import FOLDER, Discovery
+from sparselit.training.hyper_parameters import log_hyper_parameters
 from sparselit.training.run_checkpoint import AtomicCheckpointIO, RandomState, RunCheckpoint
+from sparselit.training.run_result import why_ended
 from sparselit.training.sparsifier import Sparsifier
 
 #: Set by the process that the user started, for the ones that DDP starts.
@@ -72,6 +76,7 @@ class Experiment(CommandLine):
         self.discovery: Discovery | None = None
         self.interruption = Interruption(None)
         self._held = ExitStack()  # the lock of the run's folder
+        self.writer: ResultWriter | None = None
         super().__init__(arguments)
 
     # -- objects ------------------------------------------------------------------------------------------------------
@@ -126,6 +131,7 @@ class Experiment(CommandLine):
             with self._held:
                 super()._run_subcommand(subcommand)
         except Interrupted as stop:
+            self._leave("interrupted")
             for logger in self.trainer.loggers:
                 logger.finalize("interrupted")
             _say(
@@ -135,6 +141,7 @@ class Experiment(CommandLine):
         except SystemExit:
             self._discard_folder()
             if self.trainer.state.status == TrainerStatus.INTERRUPTED:  # Lightning's answer to Ctrl-C is exit code 1
+                self._leave("interrupted")
                 sys.exit(130)
             raise
 
@@ -145,7 +152,7 @@ class Experiment(CommandLine):
                 callback.validate(self.model, self.trainer.max_steps)
             elif isinstance(callback, Discovery):
                 behaviours = callback.validate(self.model, self.datamodule)
-                callback.tell = _say
+                callback.tell, callback.says_final = _say, False
                 self.discovery = callback
                 run = self.start.folder if self.start else None
                 if run is not None:
@@ -191,53 +198,45 @@ class Experiment(CommandLine):
         saved.ckpt_path = None
         text = self._parser("fit").dump(saved, skip_unset=False, skip_validation=True)
         write_text(folder.config, text)
+        seed = settings.get("seed_everything")
+        first = self.start.step if self.start else 0
+        self.writer = ResultWriter(folder, yaml.safe_load(text), None if seed is False else seed, first)
+        self.writer.write("running", self.trainer, self.model, self.datamodule)
         return folder
 
     def fit(self, **kwargs: Any) -> None:
         """Train, listening for Ctrl-C."""
-        began = time.monotonic()
         try:
             with self.interruption.listening():
                 self.trainer.fit(**kwargs)
-        except (SparselitError, MisconfigurationException):
+        except (SparselitError, MisconfigurationException) as error:
             self._discard_folder()
+            self._leave("failed", problem=str(error))
             raise
-        self._seconds = time.monotonic() - began
 
     def _discard_folder(self) -> None:
         """Remove a folder made for a run that ended before its first step."""
         if self.folder and not (self.start and self.start.folder) and self.trainer.global_step == 0:
             self.folder.discard()
+            self.writer = None
 
     def after_fit(self) -> None:
-        """Measure the report split, and write and print the summary."""
+        """Measure the report split, write the result, and print the summary that is made from it."""
         if self.folder is None:
             return
-        steps, metrics = self.trainer.global_step, measure(self.trainer, self.model, self.datamodule)
-        if not self.trainer.is_global_zero:
-            return
-        seconds = self.checkpoint.seconds if self.checkpoint else self._seconds
-        commands = [
-            ("the same run again", f"sparselit fit --config {shlex.quote(shown(self.folder.config))}"),
-            ("go on from the last checkpoint", self._resume_command()),
-            ("curves", f"tensorboard --logdir {shlex.quote(shown(self.folder.root))}"),
-        ]
-        for task, (_, path) in self.discovery.latest.items() if self.discovery is not None else ():
-            commands.append((f"check every claim of the circuit{task and f' of {task}'}", verify_command(path)))
-        summary = Summary(
-            name=self.folder.label,
-            task=type(self.datamodule).__name__,
-            model=type(self.model).__name__,
-            steps=steps,
-            seconds=seconds,
-            scores=scores(metrics),
-            circuit=[] if self.discovery is None else found_lines(self.discovery, seconds),
-            rows=density_table(self.model.state_dict()),
-            lines=files(self.folder, self.checkpoint),
-            commands=commands,
-        )
-        write_text(self.folder.summary, visible(str(summary)))
-        sys.stdout.write(f"\n{summary}")
+        ended = why_ended(self.trainer)
+        metrics = measure(self.trainer, self.model, self.datamodule)
+        result = self._leave(ended, metrics)
+        if result is not None:
+            figures = {} if self.discovery is None else self.discovery.final(self.model)
+            log_hyper_parameters(self.trainer, self.model, settings_of(result), {**figures, **figures_of(result)})
+            sys.stdout.write(f"\n{summary(result, self.folder.path)}")
+
+    def _leave(self, ended: str, metrics: Mapping[str, float] | None = None, problem: str = "") -> Result | None:
+        """Write what the run has come to, where this process made its folder and trains in the first place."""
+        if self.writer is None or not self.trainer.is_global_zero:
+            return None
+        return self.writer.write(ended, self.trainer, self.model, self.datamodule, metrics, problem)
 
     def validate(self, **kwargs: Any) -> None:
         """Print the accuracies on the selection split."""

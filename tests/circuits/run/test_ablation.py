@@ -19,6 +19,7 @@ from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.report.summary import circuit_facts
+from sparselit.training.run_result import found_circuit
 from tests.circuits.models import LENGTH, VOCABULARY, random_subset, randomised, some_behaviour, some_examples
 
 CRITERION = [Bound("task_loss", at_most=10.0)]
@@ -209,4 +210,4 @@ def test_whatever_the_problem_its_circuit_is_verified_from_its_files(
     assert circuit.certificate.granularity == granularity
     assert circuit.certificate.complete
     unit = "edge" if granularity == "weight" else granularity
-    assert ("certificate", f"no single {unit} can go") in circuit_facts(circuit)
+    assert ("certificate", f"no single {unit} can go") in circuit_facts(found_circuit(circuit, "step=1.json"))
