@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sparselit.circuits import load
 from sparselit.circuits.run.interchange import flip_rate
-from sparselit.report.terminal import node_text
+from sparselit.circuits.use.graph import node_of
 from sparselit.statistics.intervals import wilson
 
 
@@ -29,7 +29,7 @@ def main(path: Path) -> None:
         for chosen in [*([channel] for channel in channels), *([channels] if len(channels) > 1 else [])]:
             rate = flip_rate(naive.engine, naive.kept, examples, {site: chosen})
             low, high = wilson(rate * n, n)
-            name = node_text(circuit, (site, chosen[0])) if len(chosen) == 1 else "together"
+            name = node_of(circuit, site, chosen[0]).text if len(chosen) == 1 else "together"
             sys.stdout.write(f"{site:<18}{name:<28}{rate:>15.1%}   {low:.1%} - {high:.1%}\n")
 
 

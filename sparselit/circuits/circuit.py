@@ -17,7 +17,8 @@ from sparselit.circuits.criterion import Bound
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.data.behaviour import PromptFile
 from sparselit.errors import SparselitError
-from sparselit.model.wiring import Place
+from sparselit.model.site_table import Shape
+from sparselit.model.wiring import Place, biases, matrices
 from sparselit.runs.json_record import APART, Count, read, write
 
 FORMAT, VERSION = "sparselit-circuit", 2
@@ -186,11 +187,44 @@ class Circuit(EdgeSet):
         if type(version) is not int or version not in VERSIONS:
             raise SparselitError(f"it has version {version}; this sparselit reads {' and '.join(map(str, VERSIONS))}")
         fields = {name: value for name, value in content.items() if name not in ("format", "version")}
-        return replace(read(Circuit, fields, version), version=version)
+        circuit = replace(read(Circuit, fields, version), version=version)
+        _check_places(circuit)
+        return circuit
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``circuit.json``."""
         return {"format": FORMAT, "version": self.version, **write(self, self.version)}
+
+
+def _check_places(circuit: Circuit) -> None:
+    """Refuse edges, biases and nodes that no model of the circuit's configuration has.
+
+    Raises:
+        SparselitError: the configuration is none, or the message names the edge, the bias or the node.
+    """
+    try:
+        shape = Shape.of(circuit.model.config)
+    except SparselitError as error:
+        raise SparselitError(f"the field 'model.config' is wrong: {error}") from error
+    sizes = {name: bundle.size(shape) for name, bundle in (matrices(shape) | biases(shape)).items()}
+
+    def check(what: str, name: str, row: int, column: int) -> None:
+        rows, columns = sizes.get(name, (0, 0))
+        if row >= rows or column >= columns:
+            text = f"{name} has {rows} rows and {columns} columns" if name in sizes else f"there is no {name}"
+            raise SparselitError(f"{what} is no place in the model: {text}")
+
+    for i, (name, row, column, _) in enumerate(circuit.edges):
+        check(f"edges[{i}]", name, row, column)
+    for i, (name, channel, _) in enumerate(circuit.biases):
+        check(f"biases[{i}]", name, channel, 0)
+    for null, found in (circuit.evidence.nulls.searched or {}).items():
+        for i, place in enumerate(found.places):
+            check(f"evidence.nulls.searched.{null}.places[{i}]", *place)
+    for name, channels in circuit.nodes.items():
+        width = shape.width(name) if shape.has(name) else 0
+        if any(channel >= width for channel in channels):
+            raise SparselitError(f"nodes.{name} names channels that the model has not: it has {width} of them")
 
 
 def model_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sparselit.model.site_table import Shape
 from sparselit.model.transformer import Transformer
 
 
@@ -39,6 +40,14 @@ class Matrix:
         """Whether this is a bias vector."""
         return self.source == BIAS
 
+    def size(self, shape: Shape) -> tuple[int, int]:
+        """Rows and columns of the tensor in a model of this shape; a vector has one column."""
+        target = shape.width(self.target)
+        if self.is_bias:
+            return target, 1
+        source = shape.width(self.source)
+        return (target, source) if self.target_axis == 0 else (source, target)
+
     def endpoints(self, row: int, column: int) -> tuple[tuple[str, int], tuple[str, int]]:
         """The two nodes ``(site, channel)`` that the entry at ``row, column`` joins, source first."""
         source, target = (column, row) if self.target_axis == 0 else (row, column)
@@ -50,35 +59,40 @@ BIAS = "bias"
 Place = tuple[str, int, int]
 
 
-def biases(model: Transformer) -> dict[str, Matrix]:
-    """Every bias vector that is added to the output of a matrix, by parameter name."""
-    targets = {bundle.name.removesuffix("weight") + "bias": bundle.target for bundle in matrices(model).values()}
-    present = {name for name, _ in model.named_parameters()}
-    return {name: Matrix(name, BIAS, target) for name, target in targets.items() if name in present}
+#: Of a layer: the parameter, the kind of site at which its edges start, and that at which they end.
+_LAYER = {
+    "attn": (("q", "in", "q"), ("k", "in", "k"), ("v", "in", "v"), ("o", "z", "out")),
+    "mlp": (("up", "in", "act"), ("down", "act", "out")),
+}
 
 
-def matrices(model: Transformer) -> dict[str, Matrix]:
-    """Every weight matrix of ``model`` in forward order, by parameter name."""
+def matrices(model: Transformer | Shape) -> dict[str, Matrix]:
+    """Every weight matrix of a model in forward order, by parameter name; of a shape, without building the model."""
+    shape = model if isinstance(model, Shape) else Shape.of(model.config)
     bundles = [Matrix("embed.token.weight", "token", "embed", target_axis=1)]
-    if model.embed.position is not None:
+    if shape.positions == "learned":
         bundles.append(Matrix("embed.position.weight", "position", "embed", target_axis=1))
-    if model.positions is not None:
+    if shape.positions == "learned_concatenated":
         bundles.append(Matrix("positions.weight", "position", "positions", target_axis=1))
-    for i in range(len(model.layers)):
-        layer = f"layers.{i}"
-        for path, source, target in (
-            ("attn.q", "attn.in", "attn.q"),
-            ("attn.k", "attn.in", "attn.k"),
-            ("attn.v", "attn.in", "attn.v"),
-            ("attn.o", "attn.z", "attn.out"),
-            ("mlp.up", "mlp.in", "mlp.act"),
-            ("mlp.down", "mlp.act", "mlp.out"),
-        ):
-            bundles.append(Matrix(f"{layer}.{path}.weight", f"{layer}.{source}", f"{layer}.{target}"))
+    for i in range(shape.n_layers):
+        for block, maps in _LAYER.items():
+            name = f"layers.{i}.{block}"
+            bundles += [Matrix(f"{name}.{path}.weight", f"{name}.{one}", f"{name}.{end}") for path, one, end in maps]
     bundles.append(Matrix("unembed.weight", "unembed.in", "logits"))
-    if model.bigram is not None:
+    if shape.bigram:
         bundles.append(Matrix("bigram.weight", "token", "logits", target_axis=1))
     return {bundle.name: bundle for bundle in bundles}
+
+
+def biases(model: Transformer | Shape) -> dict[str, Matrix]:
+    """Every bias vector that is added to the output of a matrix, by parameter name."""
+    shape = model if isinstance(model, Shape) else Shape.of(model.config)
+    found = {}
+    for bundle in matrices(shape).values():
+        if shape.unembed_bias if bundle.source == "unembed.in" else shape.bias and bundle.target_axis == 0:
+            name = bundle.name.removesuffix("weight") + "bias"
+            found[name] = Matrix(name, BIAS, bundle.target)
+    return found
 
 
 @dataclass(frozen=True)

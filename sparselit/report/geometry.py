@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.use.graph import Graph, NodeKey, graph_of
+from sparselit.model.site_table import site
+from sparselit.model.wiring import place_name
 from sparselit.report.facts import interval_text, percent, size_text
 from sparselit.report.layout import Columns, Row, Thing
 from sparselit.report.shapes import Band, Box, Geometry, Label, Line, Link, Point
-from sparselit.report.terminal import Node, ends, head_of, node_label
 
 LABELLED = 150  # edges; with more, labels cannot be read
 #: Kinds of site from the bottom of a layer up, and what their row is called.
@@ -44,12 +46,11 @@ def geometry(circuit: Circuit) -> Geometry:
     Args:
         circuit: what is drawn. Above 150 edges the labels are left out, and the title says so.
     """
-    pairs = ends(circuit)
-    named = len(pairs) <= LABELLED
-    nodes = {node for pair in pairs for node in pair} | {(site, c) for site, cs in circuit.nodes.items() for c in cs}
-    attention = _attention(circuit, nodes)
-    nodes |= {node for link in attention for node in link}
-    shapes = {node: _shape(circuit, node, named) for node in sorted(nodes, key=lambda n: (_row(circuit, n), n))}
+    graph = graph_of(circuit)
+    pairs = [graph.keys(link) for link in graph.edges]
+    named, attention = len(pairs) <= LABELLED, graph.attention
+    nodes = {node.key for node in graph.nodes} | {node for link in attention for node in link}
+    shapes = {n: _shape(circuit, graph, n, named) for n in sorted(nodes, key=lambda n: (_row(circuit, n), n))}
     x = Columns(shapes, [*pairs, *attention], _passed).solve(refine=named)
     y = _heights([shape.row for shape in shapes.values()], len(pairs))
     span = max((x[shape.thing] + shape.width / 2 for shape in shapes.values()), default=0.0)
@@ -75,7 +76,7 @@ def geometry(circuit: Circuit) -> Geometry:
         tuple(bands),
         tuple(labels),
         tuple(lines),
-        tuple(_links(circuit, pairs, at, shapes, y, width - _RIGHT / 2)),
+        tuple(_links(circuit, graph, at, shapes, y, width - _RIGHT / 2)),
         tuple(Box(*node, s.kind, *at[node], s.width, s.height) for node, s in shapes.items()),
     )
 
@@ -115,17 +116,19 @@ class _Shape:
             yield Label("caption", self.caption, x, y - 0.085)
 
 
-def _shape(circuit: Circuit, node: Node, named: bool) -> _Shape:
-    site, channel = node
-    kind = site.rpartition(".")[2]
-    offset = circuit.model.config["d_model"] if site == "positions" else 0
+def _shape(circuit: Circuit, graph: Graph, node: NodeKey, named: bool) -> _Shape:
+    name, channel = node
+    kind = name.rpartition(".")[2]
+    offset = circuit.model.config["d_model"] if name == "positions" else 0
     thing: Thing = ("stream", channel + offset) if kind in ("in", "out", "embed", "positions") else node
     group: tuple[str, int] = thing
-    if kind in ("q", "k", "v", "pattern"):
-        group = site.rpartition(".")[0], channel if kind == "pattern" else head_of(circuit, channel)[0]
-    if not named or kind == "pattern":
+    known = graph.by_key.get(node)  # a pattern is no node of the circuit
+    head = channel if known is None else known.head
+    if head is not None:
+        group = name.rpartition(".")[0], head
+    if not named or known is None:
         return _Shape(kind, _row(circuit, node), thing, group, "", "", 0.09, 0.09)
-    text, caption = node_label(circuit, node)
+    text, caption = known.label, known.caption
     text = "".join(c if c < "ɐ" else ascii(c)[1:-1] for c in text)  # what every font has
     text = f"{kind} {text}" if kind in ("q", "k") else text
     caption = "position" if kind == "position" else caption
@@ -133,14 +136,13 @@ def _shape(circuit: Circuit, node: Node, named: bool) -> _Shape:
     return _Shape(kind, _row(circuit, node), thing, group, text, caption, width, 0.36 if caption else 0.24)
 
 
-def _row(circuit: Circuit, node: Node) -> Row:
-    site = node[0]
-    if site in _OUTER_ROWS:
-        return _OUTER_ROWS[site]
-    if site.startswith("layers."):
-        _, layer, kind = site.split(".", 2)
-        return int(layer), _LAYER_ROWS.index(_ROWS[kind])
-    return circuit.model.config["n_layers"], int(site == "logits")
+def _row(circuit: Circuit, node: NodeKey) -> Row:
+    if node.site in _OUTER_ROWS:
+        return _OUTER_ROWS[node.site]
+    of = site(node.site)
+    if of.layer is not None:
+        return of.layer, _LAYER_ROWS.index(_ROWS[f"{of.block}.{of.kind}"])
+    return circuit.model.config["n_layers"], int(node.site == "logits")
 
 
 def _passed(layer: int) -> tuple[Row, Row]:
@@ -164,18 +166,6 @@ def _heights(rows: Sequence[Row], edges: int) -> dict[Row, float]:
     return y
 
 
-def _attention(circuit: Circuit, nodes: set[Node]) -> list[tuple[Node, Node]]:
-    """Links from queries and keys to their head's pattern, and from there to its values."""
-    below: list[tuple[Node, Node]] = []
-    above: list[tuple[Node, Node]] = []
-    for site, channel in sorted(nodes):
-        if site.endswith((".attn.q", ".attn.k", ".attn.v")):
-            pattern = f"{site[:-1]}pattern", head_of(circuit, channel)[0]
-            (above if site.endswith("v") else below).append((pattern, (site, channel)))
-    heads = {pattern for pattern, _ in below}
-    return [(node, pattern) for pattern, node in below] + [link for link in above if link[0] in heads]
-
-
 def _largest(circuit: Circuit) -> float:
     """The largest magnitude of a weight."""
     return max((abs(edge[3]) for edge in circuit.edges), default=0.0) or 1.0
@@ -183,25 +173,25 @@ def _largest(circuit: Circuit) -> float:
 
 def _links(
     circuit: Circuit,
-    pairs: Sequence[tuple[Node, Node]],
-    at: Mapping[Node, Point],
-    shapes: Mapping[Node, _Shape],
+    graph: Graph,
+    at: Mapping[NodeKey, Point],
+    shapes: Mapping[NodeKey, _Shape],
     y: Mapping[Row, float],
     side: float,
 ) -> Iterator[Link]:
     """The edges, the largest weight first; from a token straight to a logit round the layers, at ``side``."""
     largest = _largest(circuit)
-    for (source, target), edge in sorted(zip(pairs, circuit.edges, strict=True), key=lambda item: -abs(item[1][3])):
-        name, row, column, weight = edge
+    for link in sorted(graph.edges, key=lambda link: -abs(link.weight)):
+        source, target = graph.keys(link)
         start = at[source][0], at[source][1] + shapes[source].height / 2
         end = at[target][0], at[target][1] - shapes[target].height / 2
-        if (source[0], target[0]) == ("token", "logits"):
+        if (source.site, target.site) == ("token", "logits"):
             segments = _detour(start, end, side)
         else:
             passed = y.get(_passed(shapes[target].row[0])[0]) if shapes[target].kind == "v" else None
             segments = _curve(start, end, end[1] if passed is None else passed - 0.2)
-        thickness = _thickness(weight, largest)
-        yield Link(f"{name}[{row},{column}]", weight, source, target, thickness, start, segments)
+        thickness = _thickness(link.weight, largest)
+        yield Link(place_name(link.place, False), link.weight, source, target, thickness, start, segments)
 
 
 def _curve(start: Point, end: Point, turn: float) -> tuple[tuple[Point, ...], ...]:
@@ -222,9 +212,9 @@ def _thickness(weight: float, largest: float) -> float:
     return 0.6 + 3.4 * abs(weight) / largest
 
 
-def _stream(at: Mapping[Node, Point], shapes: Mapping[Node, _Shape]) -> Iterator[Line]:
+def _stream(at: Mapping[NodeKey, Point], shapes: Mapping[NodeKey, _Shape]) -> Iterator[Line]:
     """Each residual channel from its first write to its last read."""
-    spans: dict[Thing, tuple[list[Node], list[Node]]] = defaultdict(lambda: ([], []))
+    spans: dict[Thing, tuple[list[NodeKey], list[NodeKey]]] = defaultdict(lambda: ([], []))
     for node, shape in shapes.items():
         if shape.thing[0] == "stream":
             spans[shape.thing][shape.kind == "in"].append(node)

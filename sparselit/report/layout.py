@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparselit.report.terminal import Node
+from sparselit.circuits.use.graph import NodeKey
 
 SPACE = 0.11  # between nodes
 Row = tuple[int, int]  # layer (-1 below the first), number in the layer
@@ -52,8 +52,8 @@ class Columns:
 
     def __init__(
         self,
-        boxes: Mapping[Node, Boxed],
-        links: Sequence[tuple[Node, Node]],
+        boxes: Mapping[NodeKey, Boxed],
+        links: Sequence[tuple[NodeKey, NodeKey]],
         passed: Callable[[int], tuple[Row, Row]],
     ) -> None:
         number = {row: i for i, row in enumerate(dict.fromkeys(box.row for box in boxes.values()))}

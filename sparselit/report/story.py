@@ -6,45 +6,44 @@ import textwrap
 from collections.abc import Sequence
 
 from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.use.graph import node_of, token_label
 from sparselit.circuits.use.story import Link, Node, Story
-from sparselit.report.terminal import WIDTH, head_of, node_text, token_label
+from sparselit.model.site_table import site
+from sparselit.report.facts import WIDTH
 
+_INPUTS = {"token": "token", "position": "position", "logits": "logit"}
+_HEAD = {"q": "query", "k": "key", "v": "value"}
+_BLOCKS = {"embed": "the embedding", "attn": "the attention", "mlp": "the MLP", "unembed": "the unembedding"}
 _MARKS = ("»", "«")  # around the activating token
 _CONTEXT = 40  # characters of a prompt
 
 
 def node_words(circuit: Circuit, node: Node) -> str:
     """A node as a person says it: ``neuron 64 of layer 0``, ``residual 17``, ``token ' single quote``."""
-    site, channel = node
-    if site in ("token", "position", "logits"):
-        return f"{site.removesuffix('s')} {node_text(circuit, node)}"
-    if site == "embed" or site.endswith((".in", ".out")):
-        return f"residual {channel}"
-    if site == "positions":
-        return f"position channel {channel}"
-    layer, kind = site.split(".")[1], site.rpartition(".")[2]
-    if kind == "act":
-        return f"neuron {channel} of layer {layer}"
-    head, within = head_of(circuit, channel)
-    return f"{ {'q': 'query', 'k': 'key', 'v': 'value'}.get(kind, kind) } {within} of head {head}, layer {layer}"
+    one, row = node_of(circuit, *node), site(node[0])
+    if row.block in ("input", "output"):
+        return f"{_INPUTS[row.name]} {one.text}"
+    if row.on_stream:
+        return f"residual {one.channel}"
+    if row.axis == "concatenated":
+        return f"position channel {one.channel}"
+    if row.axis == "neuron":
+        return f"neuron {one.channel} of layer {row.layer}"
+    return f"{_HEAD.get(row.kind, row.kind)} {one.within} of head {one.head}, layer {row.layer}"
 
 
-def block_words(site: str) -> str:
+def block_words(name: str) -> str:
     """Where a node on the residual stream stands: ``the attention of layer 0``."""
-    if site == "embed":
-        return "the embedding"
-    if not site.startswith("layers."):
-        return "the unembedding"
-    _, layer, block, _ = site.split(".")
-    return f"{ {'attn': 'the attention', 'mlp': 'the MLP'}[block] } of layer {layer}"
+    row = site(name)
+    return _BLOCKS[row.block] + ("" if row.layer is None else f" of layer {row.layer}")
 
 
 def story_lines(circuit: Circuit, story: Story) -> list[str]:
     """Everything about one node; see :func:`sparselit.circuits.use.story.story`."""
-    site, channel = story.node
-    title = f"{site}:{channel}  {node_words(circuit, story.node)}"
-    if site == "embed" or site.endswith((".in", ".out")):
-        title += f", {'read by' if site.endswith('.in') else 'written by'} {block_words(site)}"
+    name, channel = story.node
+    title, role = f"{name}:{channel}  {node_words(circuit, story.node)}", site(name).role
+    if role:
+        title += f", {'read by' if role == 'reads' else 'written by'} {block_words(name)}"
     facts: list[tuple[str, str]] = [("reads", _link(circuit, link, "written by")) for link in story.reads]
     facts += [("reads", f"a constant ({story.bias:+.4f}), its bias")] if story.bias is not None else []
     if story.written_by:

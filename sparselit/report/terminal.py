@@ -1,74 +1,19 @@
-"""A circuit in words: the names of its nodes, and a table for a terminal 80 columns wide."""
+"""A circuit in words: a table for a terminal 80 columns wide."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
 
-import torch
-
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.claims import Evidence, Score, SearchedNull
 from sparselit.circuits.evidence.flags import FLAGS
-from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import matrices, place_name
+from sparselit.circuits.use.graph import graph_of
+from sparselit.model.site_table import site
+from sparselit.model.wiring import place_name
 
 WIDTH = 80
-Node = tuple[str, int]
-_QUOTES = {"'": "single quote", '"': "double quote", "`": "backtick"}
 _NAMES = 13  # columns of the names at the left of the table
-
-
-def ends(circuit: Circuit) -> list[tuple[Node, Node]]:
-    """The two nodes ``(site, channel)`` of each edge, source first, in the order of the file.
-
-    The channel of a head that reaches the output matrix is the node of its value channel.
-
-    Raises:
-        KeyError: the model has no matrix of an edge's name.
-    """
-    # The wiring depends on the kind of model only, so a model one channel wide has it too, and costs nothing.
-    narrow = {"vocab_size": 1, "max_length": 1, "d_head": 1, "d_mlp": 1, "d_position": None, "activation_density": None}
-    with torch.random.fork_rng(devices=[]):
-        bundles = matrices(Transformer(**{**circuit.model.config, **narrow}))
-    found = []
-    for name, row, column, _ in circuit.edges:
-        (site, channel), target = bundles[name].endpoints(row, column)
-        found.append(((f"{site[:-1]}v" if site.endswith(".attn.z") else site, channel), target))
-    return found
-
-
-def head_of(circuit: Circuit, channel: int) -> tuple[int, int]:
-    """Head and channel within the head of a query, key or value channel."""
-    config = circuit.model.config
-    return divmod(channel, config["d_head"] or config["d_model"] // config["n_heads"])
-
-
-def token_label(circuit: Circuit, token: int) -> tuple[str, str]:
-    """A token as it can be read, and its name: quotation marks bare and named, all else as Python writes it."""
-    words = circuit.task.vocabulary
-    if not 0 <= token < len(words):
-        return f"#{token}", ""
-    return (words[token], _QUOTES[words[token]]) if words[token] in _QUOTES else (repr(words[token]), "")
-
-
-def node_label(circuit: Circuit, node: Node) -> tuple[str, str]:
-    """What a node is, and what that belongs to: ``("ch 3", "head 1")``; its row in the layer is said by its site."""
-    site, channel = node
-    if site in ("token", "logits"):
-        return token_label(circuit, channel)
-    if site.endswith((".attn.q", ".attn.k", ".attn.v")):
-        head, within = head_of(circuit, channel)
-        return f"ch {within}", f"head {head}"
-    return str(channel), ""
-
-
-def node_text(circuit: Circuit, node: Node) -> str:
-    """A node's label on one line: ``head 1 · ch 3``, or ``" double quote``."""
-    text, caption = node_label(circuit, node)
-    if not caption:
-        return text
-    return f"{text} {caption}" if node[0] in ("token", "logits") else f"{caption} · {text}"
 
 
 def circuit_lines(circuit: Circuit) -> list[str]:
@@ -186,33 +131,32 @@ def _edges(circuit: Circuit) -> Iterator[str]:
     metric = next((name for name in bounds if name.endswith("loss")), bounds[0] if bounds else "task_loss")
     split = circuit.certificate.split
     yield from textwrap.wrap(f"Edges, and {metric} on the {split} split when one is removed", WIDTH)
-    places = {site: _place(site) for pair in ends(circuit) for site, _ in pair}
-    group = None
-    for (source, target), (name, row, column, weight) in zip(ends(circuit), circuit.edges, strict=True):
-        if name != group:
-            group = name
-            title = f"{_cut(name, 28)}  {places[source[0]]} → {places[target[0]]}"
+    graph, group = graph_of(circuit), None
+    for link in graph.links:
+        removed = _removed(rows.get(place_name(link.place, link.is_bias), {}), metric)
+        if link.is_bias:
+            if group != "bias":
+                group = "bias"
+                yield from ("", f"{'Biases that stay':<58}{'value':>10}{'removed':>12}")
+            yield f"  {_cut(f'{link.parameter}[{link.row}]', 55):<56}{link.weight:>10.4f}{removed}"
+            continue
+        source, target = graph.ends(link)
+        if link.parameter != group:
+            group = link.parameter
+            title = f"{_cut(group, 28)}  {_channels(source.site)} → {_channels(target.site)}"
             yield from ("", f"{_cut(title, 56):<58}{'weight':>10}{'removed':>12}")
-        removed = _removed(rows.get(place_name((name, row, column), is_bias=False), {}), metric)
-        texts = [_cut(node_text(circuit, node), 26) for node in (source, target)]
-        yield f"  {texts[0]:>26} → {texts[1]:<27}{weight:>10.4f}{removed}"
-    if circuit.biases:
-        yield from ("", f"{'Biases that stay':<58}{'value':>10}{'removed':>12}")
-    for name, channel, value in circuit.biases:
-        removed = _removed(rows.get(place_name((name, channel, 0), is_bias=True), {}), metric)
-        yield f"  {_cut(f'{name}[{channel}]', 55):<56}{value:>10.4f}{removed}"
+        texts = [_cut(node.text, 26) for node in (source, target)]
+        yield f"  {texts[0]:>26} → {texts[1]:<27}{link.weight:>10.4f}{removed}"
 
 
 def _removed(values: Mapping[str, float], metric: str) -> str:
     return f"{values[metric]:>12.4f}" if metric in values else f"{'-':>12}"
 
 
-def _place(site: str) -> str:
+def _channels(name: str) -> str:
     """What the channels of a site are called."""
-    if site in ("token", "position", "logits"):
-        return site.removesuffix("s")
-    kinds = {"q": "query", "k": "key", "v": "value", "act": "neuron"}
-    return kinds.get(site.rpartition(".")[2], "channel")
+    words = {"token": "token", "position": "position", "logits": "logit", "q": "query", "k": "key", "v": "value"}
+    return words.get(site(name).kind, "neuron" if site(name).axis == "neuron" else "channel")
 
 
 def _fact(name: str, text: str) -> list[str]:

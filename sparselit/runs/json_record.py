@@ -271,8 +271,10 @@ def _record(kind: Any) -> _Reader:
             rest = {name: number for name, number in value.items() if name not in known}
             for part in groups:
                 keys = {f"{key}{part.metadata['suffix']}": key for key in part.metadata["names"]}
-                found[part.name] = {keys[name]: _number(rest[name], version) for name in rest if name in keys}
-                rest = {name: number for name, number in rest.items() if name not in keys}
+                numbers: dict[str, Any] = {}
+                for name in [other for other in rest if other in keys]:
+                    numbers[keys[name]] = _number(rest.pop(name), version)
+                found[part.name] = numbers
             if rest:
                 name = next(iter(rest))
                 raise WrongField("is unknown")

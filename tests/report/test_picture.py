@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from sparselit.circuits.circuit import Circuit, ModelRecord, Size, TaskRecord
+from sparselit.circuits.use.graph import graph_of
 from sparselit.report.geometry import LABELLED
 from sparselit.report.picture import NEGATIVE, POSITIVE, draw
-from sparselit.report.terminal import ends
 from tests.circuits.records import CONFIG, some_circuit
 
 VOCABULARY = ["a", "'", '"', " ", "\n", "$", "\\", "字"]
@@ -42,9 +42,8 @@ def circuit(edges: list[list[Any]], **config: Any) -> Circuit:
     model = ModelRecord(weights="w.safetensors", hash="", config={**CONFIG, **config})
     made = some_circuit(edges, model=model, task=task)
     nodes: dict[str, set[int]] = {}
-    for pair in ends(made):
-        for site, channel in pair:
-            nodes.setdefault(site, set()).add(channel)
+    for node in (node for link in graph_of(made).edges for node in graph_of(made).ends(link)):
+        nodes.setdefault(node.site, set()).add(node.channel)
     size = Size(nodes=sum(map(len, nodes.values())), edges=len(edges), free=3)
     return replace(made, nodes={site: tuple(sorted(channels)) for site, channels in nodes.items()}, size=size)
 
