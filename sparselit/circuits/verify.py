@@ -129,11 +129,10 @@ def _prompt_files(path: Path, circuit: Circuit) -> dict[str, PromptFile]:
 
 def _false_claims(circuit: Circuit, again: Circuit) -> Iterator[str]:
     """The places of a file whose claims differ from what is recomputed; what is not recomputed is equal in both."""
-    claims, found = circuit.as_json(), again.as_json()
-    if circuit.version != VERSION:
-        found["evidence"] = _as_far_as(claims["evidence"], found["evidence"])
-    for part, value in found.items():
-        yield from _differences(part, claims[part], value)
+    claims = circuit.as_json()
+    for part, value in again.as_json().items():
+        older = part == "evidence" and circuit.version != VERSION
+        yield from _differences(part, claims[part], _as_far_as(claims[part], value) if older else value)
 
 
 def _kept(model: Transformer, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:

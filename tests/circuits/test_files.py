@@ -179,7 +179,7 @@ def test_a_damaged_circuit_is_refused_by_field(
         read_circuit(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "[" * 100_000, "NaN", '{"format": 1e999}'])
 def test_what_is_no_circuit_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(content)
