@@ -212,7 +212,7 @@ def _check_places(circuit: Circuit) -> None:
         rows, columns = sizes.get(name, (0, 0))
         if row >= rows or column >= columns:
             text = f"{name} has {rows} rows and {columns} columns" if name in sizes else f"there is no {name}"
-            raise SparselitError(f"{what} is no place in the model: {text}")
+            raise SparselitError(f"{what} is no edge of the model: {text}")
 
     for i, (name, row, column, _) in enumerate(circuit.edges):
         check(f"edges[{i}]", name, row, column)

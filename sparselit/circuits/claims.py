@@ -268,7 +268,7 @@ class Orders:
     n: Count
 
 
-class Place(NamedTuple):
+class KeptPlace(NamedTuple):
     """An edge or, with column 0, a bias."""
 
     parameter: str
@@ -296,7 +296,7 @@ class SearchedNull:
     reached: Mapping[str, float] = field(metadata=named_numbers(METRICS))
     split: str
     n: Count
-    places: tuple[Place, ...]
+    places: tuple[KeptPlace, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

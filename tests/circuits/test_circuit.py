@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparselit.circuits.circuit import Circuit, KeptEdge, Measured, Size
-from sparselit.circuits.claims import Certificate, Evidence, Place, Removal
+from sparselit.circuits.claims import Certificate, Evidence, KeptPlace, Removal
 from sparselit.circuits.criterion import METRICS, Bound
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.errors import SparselitError
@@ -44,8 +44,8 @@ def values_of(kind: Any, metadata: Mapping[str, Any] = types.MappingProxyType({}
         return st.tuples(*map(values_of, arguments))
     if origin in (dict, Mapping):
         return st.dictionaries(st.text(), values_of(arguments[1]), max_size=2)
-    if kind is Place:
-        return st.builds(Place, st.just("unembed.weight"), st.integers(0, 7), st.integers(0, 7))
+    if kind is KeptPlace:
+        return st.builds(KeptPlace, st.just("unembed.weight"), st.integers(0, 7), st.integers(0, 7))
     if kind is Bound:
         return BOUNDS
     if is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, tuple)):
@@ -72,7 +72,7 @@ def test_any_record_survives_its_file(evidence: Evidence, certificate: Certifica
 def full() -> Circuit:
     """A circuit with every part of the format."""
     searched = {
-        "nonsense_target": some_searched_null(places=(Place("unembed.weight", 1, 2),)),
+        "nonsense_target": some_searched_null(places=(KeptPlace("unembed.weight", 1, 2),)),
         "untrained_model": some_searched_null(edges=None),
     }
     return some_circuit(

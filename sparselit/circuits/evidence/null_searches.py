@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from sparselit.circuits.claims import Place, SearchedNull
+from sparselit.circuits.claims import KeptPlace, SearchedNull
 from sparselit.circuits.criterion import Criterion, holds, is_relative, margin
 from sparselit.circuits.evidence.null_targets import NAMES, null_bounds, relabelled, subject_of
 from sparselit.circuits.evidence.scores import rounded
@@ -93,7 +93,7 @@ def _searched(problem: Problem, search: Search, progress: Progress | None, deadl
 def _row(problem: Problem, found: Found | None, values: Mapping[str, float]) -> SearchedNull:
     kept = None if found is None else found.kept
     weights = None if kept is None else problem.edges.weights(kept)
-    places = [] if kept is None else [Place(*place) for place in problem.edges.places(kept)]
+    places = [] if kept is None else [KeptPlace(*place) for place in problem.edges.places(kept)]
     return SearchedNull(
         bounds=tuple(problem.criterion),
         edges=weights,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparselit.circuits import Behaviour, Bound, Problem, discover, verify, write_circuit
-from sparselit.circuits.claims import Evidence, Place
+from sparselit.circuits.claims import Evidence, KeptPlace
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import searched_nulls, working_set
@@ -141,9 +141,9 @@ def test_each_null_has_its_edges_and_they_can_be_run_again() -> None:
 
 def test_a_claim_whose_edges_do_not_reach_the_loss_is_recomputed_to_none() -> None:
     case = copy_last()
-    row = some_searched_null(edges=1, places=(Place("embed.token.weight", 0, 0),), reached={"task_loss": 0.01})
+    row = some_searched_null(edges=1, places=(KeptPlace("embed.token.weight", 0, 0),), reached={"task_loss": 0.01})
     bounds = [Bound("task_loss", at_most=0.1)]
-    for places in (row.places, (Place("embed.token.weight", 99, 0),), (Place("nowhere", 0, 0),)):
+    for places in (row.places, (KeptPlace("embed.token.weight", 99, 0),), (KeptPlace("nowhere", 0, 0),)):
         claimed = {"swapped_target": replace(row, places=places)}
         again = recomputed(claimed, bounds, NaiveEngine.of(case.model), case.domain)
         assert again["swapped_target"].edges is None
