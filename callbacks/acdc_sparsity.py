@@ -12,7 +12,8 @@ from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.schedule import steps
-from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
+from sparselit.training.method import Density, Gradients, Moments
+from sparselit.training.sparsifier import Sparsifier
 
 
 class AcdcSparsity(Sparsifier):

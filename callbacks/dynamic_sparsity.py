@@ -11,7 +11,7 @@ from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.regrowth import drop_and_grow, generator, random_scores
 from sparselit.sparsity.schedule import steps
-from sparselit.training.sparsifier import Density, Moments
+from sparselit.training.method import Density, Moments
 
 from .static_sparsity import StaticSparsity
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.projection import select
-from sparselit.training.sparsifier import Density, Gradients, Moments, Sparsifier
+from sparselit.training.method import Density, Gradients, Moments
+from sparselit.training.sparsifier import Sparsifier
 
 
 class GradualPruning(Sparsifier):

@@ -11,7 +11,7 @@ from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.proximal import Group, shrink_
 from sparselit.sparsity.schedule import steps
-from sparselit.training.sparsifier import Density
+from sparselit.training.method import Density
 
 from .annealed_sparsity import AnnealedSparsity
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,7 +19,7 @@ from sparselit.sparsity.proximal import shrink_
 from sparselit.sparsity.schedule import steps
 from sparselit.sparsity.snapshot import restore_, take
 from sparselit.training.held_out import on_selection
-from sparselit.training.sparsifier import Density
+from sparselit.training.method import Density
 
 from .annealed_sparsity import AnnealedSparsity
 
@@ -66,6 +66,8 @@ class SelfPacedSparsity(AnnealedSparsity):
     Raises:
         SparselitError: a value is out of range; the message names it.
     """
+
+    goes_back: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         """Keep the first weights, where the penalty may turn out to be too much for them."""
         super().on_train_start(trainer, pl_module)
         if self.shrink and self.patience is not None and self.step == 0:
-            self._first = {"clock": 0.0, **take(pl_module, trainer.optimizers)}
+            self._first = {"clock": 0.0, "budgets": self.kept, **take(pl_module, trainer.optimizers)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -230,12 +232,13 @@ class SelfPacedSparsity(AnnealedSparsity):
         now, self.pace.clock = self.pace.clock, clock
         kept = sum(self.targets(self.step).values())
         self.pace.clock = now
-        about = {"clock": clock, "step": self.step, "kept": kept, "tries": 0, "loss": self.pace.running_loss}
+        about: dict[str, Any] = {"clock": clock, "step": self.step, "kept": kept, "budgets": self.kept}
+        about |= {"tries": 0, "loss": self.pace.running_loss}
         self.snapshots = [*self.snapshots, {**about, **take(module, trainer.optimizers)}][-self.keep_snapshots :]
 
     def _restore(self, snapshot: Mapping[str, Any], trainer: Trainer, module: LightningModule) -> None:
         restore_(snapshot, module, trainer.optimizers)
-        self.pace.clock = snapshot["clock"]
+        self.pace.clock, self.kept = snapshot["clock"], dict(snapshot["budgets"])
         self.thresholds, self._seen = {}, None
         if self.needs_masks:
             self.masks = {name: weight.detach() != 0 for name, weight in self.tensors(module).items()}
@@ -266,13 +269,13 @@ class SelfPacedSparsity(AnnealedSparsity):
             return score
         if score is None and not self.pace.given_up and (self.pace.running_loss or 0.0) < self.loss_below:
             return None
-        here = take(module, trainer.optimizers), self.pace.clock
+        here = {**take(module, trainer.optimizers), "clock": self.pace.clock, "budgets": self.kept}
         for snapshot in sorted(self.snapshots, key=lambda s: (s["kept"], -s["step"])):
             self._restore(snapshot, trainer, module)
             score = _accuracy(trainer, module)
             if score is None or score >= self.hold:
                 return score
-        self._restore({**here[0], "clock": here[1]}, trainer, module)
+        self._restore(here, trainer, module)
         return None
 
     def _conclude(self, trainer: Trainer, module: LightningModule) -> None:

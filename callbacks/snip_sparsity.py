@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.projection import select
-from sparselit.training.sparsifier import Density
+from sparselit.training.method import Density
 
 from .static_sparsity import StaticSparsity
 

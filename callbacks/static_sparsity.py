@@ -11,7 +11,8 @@ from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.regrowth import generator, random_scores
-from sparselit.training.sparsifier import Density, Gradients, Sparsifier
+from sparselit.training.method import Density, Gradients
+from sparselit.training.sparsifier import Sparsifier
 
 
 class StaticSparsity(Sparsifier):

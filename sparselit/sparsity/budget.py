@@ -86,6 +86,13 @@ class Budget:
         """Number of entries."""
         return self.shape.numel()
 
+    def parameter(self, module: nn.Module) -> nn.Parameter:
+        """``module.get_parameter`` without its checks: several times a step, they would show in the profile."""
+        *path, last = self.name.split(".")
+        for part in path:
+            module = module._modules[part]  # type: ignore[assignment]
+        return module._parameters[last]  # type: ignore[return-value]
+
     def k(self, step: int, total_steps: int) -> int:
         """Number of entries that stay after ``step`` optimizer steps of a run of ``total_steps`` (-1: unknown)."""
         return self.entries(self.density.at(step, total_steps))

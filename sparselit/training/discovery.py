@@ -29,6 +29,7 @@ from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import circuits_in
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.training.hyper_parameters import log_hyper_parameters
+from sparselit.training.neighbours import averaged
 from sparselit.training.run_checkpoint import RunCheckpoint
 from sparselit.training.steps import is_logging_step
 from sparselit.training.undisturbed import on_device, stoppable, undisturbed
@@ -96,7 +97,7 @@ class Discovery(Callback, ABC):
         reason: why the last search found none, empty if it did.
         seconds: wall time of all searches so far.
         searches: their number.
-        failures: a line for each search that ended in an error.
+        problems: a line for each search that ended in an error.
     """
 
     def __init__(self, every_n_steps: int = 500, begin: Begin | None = None, warm_start: bool = False) -> None:
@@ -117,7 +118,7 @@ class Discovery(Callback, ABC):
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
         self._fresh = True  # nothing logged by this process yet
         self._pending: int | None = None  # a step whose checkpoint is written and whose search has not ended
-        self.failures: list[str] = []
+        self.problems: list[str] = []
 
     # -- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -252,10 +253,11 @@ class Discovery(Callback, ABC):
         shared: tuple[dict[str, Any], bool] | None = None
         try:
             if trainer.is_global_zero:
-                shared = self._search_here(trainer, model, step)
+                with averaged(trainer, trainer.lightning_module):
+                    shared = self._search_here(trainer, model, step)
         except Exception as error:
             self.reason = f"the search at step {step} failed: {type(error).__name__}: {error}".splitlines()[0]
-            self.failures.append(self.reason)
+            self.problems.append(self.reason)
             self._values = {}
             self.tell(self.reason)
             shared = self.state_dict(), False
@@ -339,7 +341,7 @@ class Discovery(Callback, ABC):
             "seconds": self.seconds,
             "searches": self.searches,
             "pending": self._pending,
-            "failures": list(self.failures),
+            "problems": list(self.problems),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -347,7 +349,7 @@ class Discovery(Callback, ABC):
         self._values, self._latest = dict(state_dict["values"]), dict(state_dict["latest"])
         self.reason, self.seconds = state_dict["reason"], state_dict["seconds"]
         self.searches = state_dict["searches"]
-        self._pending, self.failures = state_dict["pending"], list(state_dict["failures"])
+        self._pending, self.problems = state_dict["pending"], list(state_dict["problems"])
 
 
 def described(circuit: Circuit) -> str:

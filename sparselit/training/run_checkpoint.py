@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,13 @@ class RunCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final state of a run that ended for another reason than its number of steps."""
-        if self.last_path is None or self.last_step != trainer.global_step:
+        """Save the final state of a run that ended for another reason than its number of steps.
+
+        Also where a callback has changed the weights since: what is saved is what is reported and evaluated.
+        """
+        saved = self.last_path if self.last_step == trainer.global_step else None
+        changed = trainer.is_global_zero and not (saved and _holds(saved, pl_module.state_dict()))
+        if trainer.strategy.broadcast(changed):
             self.save(trainer)
         self._seconds, self._began = self.seconds, None
 
@@ -120,6 +126,15 @@ class RunCheckpoint(Checkpoint):
             for other, stale in on_disk.items():
                 if other not in kept:
                     stale.unlink(missing_ok=True)
+
+
+def _holds(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a checkpoint holds exactly these tensors."""
+    try:
+        saved = load_checkpoint(path)["state_dict"]
+    except SparselitError:
+        return False
+    return saved.keys() == tensors.keys() and all(torch.equal(saved[n], t.cpu()) for n, t in tensors.items())
 
 
 class RandomState(Callback):

@@ -373,7 +373,7 @@ def test_a_search_that_fails_is_a_note_and_the_training_goes_on(tmp_path: Path) 
     search = Failing([5, 5, 3, 3])
     search.errors = {2: ZeroDivisionError("by zero\nand more")}
     with_it = train(tmp_path / "with", sparse(), search, module=Noisy)
-    assert search.failures == ["the search at step 4 failed: ZeroDivisionError: by zero"]
+    assert search.problems == ["the search at step 4 failed: ZeroDivisionError: by zero"]
     assert search.calls == 4
     assert weights(with_it) == weights(without)
 

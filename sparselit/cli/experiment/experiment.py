@@ -25,7 +25,7 @@ from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.command_line import CommandLine
 from sparselit.cli.experiment.discovering import Discovered, refuse_other_prompts
 from sparselit.cli.experiment.interruption import Interrupted, Interruption
-from sparselit.cli.experiment.last_lines import measure, result_lines
+from sparselit.cli.experiment.last_lines import measure, problems, result_lines
 from sparselit.cli.experiment.plugins import load_plugins
 from sparselit.cli.experiment.result_writer import ResultWriter, figures_of, settings_of
 from sparselit.cli.experiment.resume import check_fit, check_training_state, data_changes, refuse_other_seed
@@ -46,6 +46,8 @@ from sparselit.training.sparsifier import Sparsifier
 
 #: Set by the process that the user started, for the ones that DDP starts.
 _FOLDER_VARIABLE = "SPARSELIT_RUN_FOLDER"
+#: Exit code of a run that ended, but not with what was asked for.
+_PROBLEM = 3
 
 
 def run(arguments: Arguments) -> None:
@@ -74,6 +76,7 @@ class Experiment(CommandLine):
         self.folder: RunFolder | None = None
         self.checkpoint: RunCheckpoint | None = None
         self.discovery: Discovery | None = None
+        self.problems: list[str] = []  # what the run did not keep of what was asked for
         self.interruption = Interruption(None)
         self._held = ExitStack()  # the lock of the run's folder
         self.writer: ResultWriter | None = None
@@ -144,12 +147,16 @@ class Experiment(CommandLine):
                 self._leave("interrupted")
                 sys.exit(130)
             raise
+        if self.problems:
+            sys.exit(_PROBLEM)
 
     def before_fit(self) -> None:
         """Refuse what cannot work; then, and only then, make the run folder."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Sparsifier):
+                callback.check_trainer(self.trainer)
                 callback.validate(self.model, self.trainer.max_steps)
+                callback.promise.tell = _say
             elif isinstance(callback, Discovery):
                 behaviours = callback.validate(self.model, self.datamodule)
                 callback.tell, callback.says_final = _say, False
@@ -227,6 +234,7 @@ class Experiment(CommandLine):
         ended = why_ended(self.trainer)
         metrics = measure(self.trainer, self.model, self.datamodule)
         result = self._leave(ended, metrics)
+        self.problems = problems(self.trainer)
         if result is not None:
             figures = {} if self.discovery is None else self.discovery.final(self.model)
             log_hyper_parameters(self.trainer, self.model, settings_of(result), {**figures, **figures_of(result)})

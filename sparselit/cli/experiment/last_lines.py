@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from sparselit.report.summary import score_lines
 from sparselit.training.run_result import accuracies
+from sparselit.training.sparsifier import sparsifiers_of
 
 
 def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
@@ -27,6 +28,11 @@ def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule 
 def last_validation(trainer: Trainer) -> dict[str, float]:
     """Values that the last validation logged, by name."""
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+
+
+def problems(trainer: Trainer) -> list[str]:
+    """What the sparsity callbacks have found to be denser than it should be, one line each."""
+    return [text for sparsifier in sparsifiers_of(trainer) for text in sparsifier.promise.problems]
 
 
 def result_lines(results: Sequence[Mapping[str, float]]) -> str:

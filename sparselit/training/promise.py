@@ -1,0 +1,96 @@
+"""Whether a run kept its promise of sparsity: in every checkpoint, at the end, and down to the density asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """The density at the end of a run.
+
+    Attributes:
+        target: share of non-zero weights that the schedule ends at, over all sparsified tensors, in (0, 1].
+        reached: what it had come to in the last step.
+        step: that step.
+        total_steps: the length that the schedule was read with, -1 where it was not known.
+    """
+
+    target: float
+    reached: float
+    step: int
+    total_steps: int
+
+    @property
+    def missed(self) -> bool:
+        """Whether the run ended before its schedule."""
+        return self.reached != self.target
+
+    def __str__(self) -> str:
+        of = f" of {self.total_steps}" if self.total_steps > self.step else ""
+        return (
+            f"the run ended at density {self.reached:.4g}, not at its target {self.target:.4g}: "
+            f"the schedule had come to step {self.step}{of}"
+        )
+
+
+@dataclass
+class Promise:
+    """What a sparsifier has found to be denser than it should be.
+
+    Attributes:
+        who: name of the sparsifier.
+        problems: one line for the first miss and one for the last; empty where all is well.
+        tell: called with the first one.
+    """
+
+    who: str
+    problems: list[str] = field(default_factory=list)
+    tell: Callable[[str], object] = rank_zero_warn
+
+    def check(self, tensors: Mapping[str, Tensor], budgets: Mapping[str, int], what: str) -> None:
+        """Count the non-zero entries of some tensors, and note where there are too many.
+
+        Args:
+            tensors: tensors by name, a state dict for example.
+            budgets: the most entries of each that may be non-zero.
+            what: which tensors these are, for the line.
+        """
+        found = excess(tensors, budgets)
+        if found is None:
+            return
+        text = f"{what} has {found}: something wrote weights after {self.who}"
+        if not self.problems:  # the others follow from it
+            self.tell(f"problem: {text}")
+        self.problems = [*self.problems[:1], text]
+
+
+def excess(tensors: Mapping[str, Tensor], budgets: Mapping[str, int]) -> str | None:
+    """What there is too much of; one device synchronisation for all tensors.
+
+    Args:
+        tensors: tensors by name, a state dict for example.
+        budgets: the most entries of each that may be non-zero; a name that is not there is passed over.
+
+    Returns:
+        Density, budget and the worst tensor in words; null where every tensor keeps its budget.
+    """
+    names = [name for name in budgets if name in tensors]
+    if not names:
+        return None
+    device = tensors[names[0]].device
+    counts: Sequence[int] = torch.stack([tensors[n].detach().count_nonzero().to(device) for n in names]).tolist()
+    over = {name: count for name, count in zip(names, counts, strict=True) if count > budgets[name]}
+    if not over:
+        return None
+    numel = sum(tensors[name].numel() for name in names)
+    worst = max(over, key=lambda name: over[name] / budgets[name])
+    return (
+        f"density {sum(counts) / numel:.4g} where {sum(budgets[n] for n in names) / numel:.4g} was asked for "
+        f"({worst}: {over[worst]} entries for a budget of {budgets[worst]})"
+    )
