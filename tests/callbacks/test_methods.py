@@ -1,204 +1,29 @@
-"""Every method on matrices of awkward shapes: exact budgets, policies, and what each one does that others do not."""
+"""What each method does that others do not; what all of them owe is in ``test_every_method.py``."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from sparselit.callbacks import (
     AcdcSparsity,
     AnnealedSparsity,
-    DynamicSparsity,
     GradualPruning,
     OneShotPruning,
     ProximalSparsity,
     RiglSparsity,
     SemiStructuredSparsity,
     SnipSparsity,
-    StaticSparsity,
 )
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity import Rule, Schedule, n_of_m
 from sparselit.sparsity.schedule import steps
 from sparselit.training.sparsifier import Sparsifier
-
-STEPS = 12
-
-
-class Awkward(LightningModule):
-    """Prime sizes, a single entry, a single row, and a layer of 8 x 4."""
-
-    shapes = ((7, 13), (1, 7), (5, 1), (1, 1), (8, 4))
-
-    def __init__(self, lr: float = 0.05) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.weights = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in self.shapes)
-        self.lr = lr
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.trainer.global_step)
-        loss = torch.zeros(())
-        for weight in self.weights:
-            x = torch.randn(16, weight.shape[1], generator=generator)
-            loss = loss + (x @ weight.T - x.sum(1, keepdim=True).sin()).square().mean()
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(range(50))  # type: ignore[arg-type]
-
-
-class Watch(Callback):
-    """Notes gradients of every step, and weights and masks as its checkpoint has them."""
-
-    def __init__(self) -> None:
-        self.weights: list[dict[str, Tensor]] = []
-        self.masks: list[dict[str, Tensor]] = []
-        self.gradients: list[dict[str, Tensor]] = []
-
-    def on_before_zero_grad(self, trainer, pl_module, *args) -> None:
-        found = {n: p.grad.clone() for n, p in pl_module.named_parameters() if p.grad is not None}
-        if found:
-            self.gradients.append(found)
-
-    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        (sparsifier,) = [c for c in trainer.callbacks if isinstance(c, Sparsifier)]
-        path = f"{trainer.default_root_dir}/last.ckpt"
-        trainer.save_checkpoint(path)
-        found = torch.load(path, weights_only=True)
-        self.weights.append(found["state_dict"])
-        self.masks.append(found["callbacks"][sparsifier.state_key]["masks"])
-
-
-FALLING = {
-    "linear": lambda density: Schedule(to=density, begin=0.1, end=0.8),
-    "exponential": lambda density: Schedule(to=density, begin=2, end=9, shape="exponential"),
-    "cubic": lambda density: Schedule(to=density, end=0.9, shape="cubic"),
-    "cosine": lambda density: Schedule(to=density, end=0.9, shape="cosine"),
-    "step": lambda density: Schedule(to=density, end=0.9, shape="step", jumps=3),
-    "piecewise": lambda density: [Schedule(to=(1 + density) / 2, end=4), Schedule(to=density, begin=6, end=10)],
-}
-SCHEDULED = {
-    "annealed": AnnealedSparsity,
-    "gradual": GradualPruning,
-    "gradual-every-step": lambda *a, **k: GradualPruning(*a, every_n_steps=1, **k),
-    "proximal": lambda *a, **k: ProximalSparsity(*a, strength=0.0, **k),
-}
-FIXED = {
-    "acdc": lambda *a, **k: AcdcSparsity(*a, begin=2, end=9, every_n_steps=3, **k),
-    "random": StaticSparsity,
-    "magnitude": lambda *a, **k: StaticSparsity(*a, mask="magnitude", **k),
-    "snip": SnipSparsity,
-    "set": lambda *a, **k: DynamicSparsity(*a, every_n_steps=3, **k),
-    "rigl": lambda *a, **k: RiglSparsity(*a, every_n_steps=3, **k),
-    "one-shot": lambda *a, **k: OneShotPruning(*a, at=0.5, **k),
-}
-
-
-def trained(callback: Sparsifier, make_trainer: Any, lr: float = 0.05, **kwargs: Any) -> tuple[Awkward, Watch]:
-    module, watch = Awkward(lr), Watch()
-    make_trainer(callback, watch, max_steps=STEPS, **kwargs).fit(module)
-    return module, watch
-
-
-def check_counts(callback: Sparsifier, watch: Watch) -> None:
-    """Every tensor has its budget after every step: living entries, or masks where a living weight may still be 0."""
-    for step, (weights, masks) in enumerate(zip(watch.weights, watch.masks, strict=True), start=1):
-        for name, k in callback.targets(step).items():
-            assert int(weights[name].count_nonzero()) <= k
-            assert not torch.signbit(weights[name][weights[name] == 0]).any()
-            if name in masks:
-                assert int(masks[name].sum()) == k
-                assert not weights[name][~masks[name]].any()
-            else:
-                assert int(weights[name].count_nonzero()) == k
-
-
-@pytest.mark.parametrize(
-    ("schedule", "density"),
-    [("number", 1e-6), ("number", 0.2), ("number", 1.0), *((kind, 0.2) for kind in FALLING), ("cubic", 1e-6)],
-)
-@pytest.mark.parametrize("method", SCHEDULED.values(), ids=SCHEDULED)
-def test_methods_with_a_schedule_keep_exactly_k(method, schedule, density, make_trainer):
-    callback = method(density if schedule == "number" else FALLING[schedule](density))
-    _, watch = trained(callback, make_trainer)
-    check_counts(callback, watch)
-    last = callback.targets(STEPS)
-    assert last == {f"weights.{i}": max(1, int(density * n + 0.5)) for i, n in enumerate((91, 7, 5, 1, 32))}
-
-
-@pytest.mark.parametrize("distribution", ["uniform", "er", "erk"])
-@pytest.mark.parametrize("method", FIXED.values(), ids=FIXED)
-def test_methods_with_a_fixed_number_keep_exactly_k(method, distribution, make_trainer):
-    for density in (1e-6, 0.3, 1.0):
-        callback = method(density, distribution=distribution)
-        _, watch = trained(callback, make_trainer)
-        check_counts(callback, watch)
-        total = sum(callback.targets(STEPS).values())
-        assert total == max(5, int(density * 136 + 0.5)) or distribution == "uniform"
-
-
-@pytest.mark.parametrize("per", ["row", "column", "both"])
-@pytest.mark.parametrize("method", [*SCHEDULED.values(), *FIXED.values()], ids=[*SCHEDULED, *FIXED])
-def test_every_method_keeps_its_floors_inside_the_budget(method, per, make_trainer):
-    rules = [Rule("weights.0", floor=1, per=per), Rule("*", density=None)]
-    callback = method(0.25, rules)
-    module, watch = trained(callback, make_trainer)
-    alive = watch.masks[-1].get("weights.0", module.weights[0] != 0)
-    assert alive.sum() == 23
-    assert per == "column" or alive.any(1).all()
-    assert per == "row" or alive.any(0).all()
-
-
-# -- policies -------------------------------------------------------------------------------------------------------
-
-DEFAULTS = {
-    "annealed": (AnnealedSparsity, "keep", "dense"),
-    "static": (StaticSparsity, "keep", "masked"),
-    "snip": (SnipSparsity, "keep", "masked"),
-    "set": (DynamicSparsity, "reset", "masked"),
-    "rigl": (RiglSparsity, "reset", "masked"),
-    "gradual": (GradualPruning, "mask", "masked"),
-    "one-shot": (OneShotPruning, "mask", "masked"),
-    "acdc": (AcdcSparsity, "reset", "masked"),
-    "proximal": (ProximalSparsity, "keep", "dense"),
-    "n:m": (SemiStructuredSparsity, "keep", "dense"),
-}
-
-
-@pytest.mark.parametrize(("kind", "moments", "grads"), DEFAULTS.values(), ids=DEFAULTS)
-def test_each_method_has_its_own_default_policies(kind, moments, grads, make_trainer):
-    groups = [Rule("weights.[0-3]", density=None)]
-    callback = kind(rules=groups) if kind is SemiStructuredSparsity else kind(0.25, rules=groups)
-    assert (callback.moments, callback.grads) == (moments, grads)
-    _, watch = trained(callback, make_trainer)
-    masked = []
-    for before, after in itertools.pairwise(range(STEPS - 1)):
-        dead = watch.weights[before]["weights.4"] == 0
-        dead &= ~watch.masks[before].get("weights.4", torch.zeros(8, 4, dtype=torch.bool))
-        masked.append(not watch.gradients[after]["weights.4"][dead].any() or not dead.any())
-    assert all(masked) == (grads == "masked")
-
-
-@pytest.mark.parametrize("grads", ["dense", "masked"])
-def test_masked_gradients_leave_the_norm_of_clipping_to_the_live_entries(grads, make_trainer):
-    callback = AnnealedSparsity(0.25, grads=grads)
-    _, watch = trained(callback, make_trainer, gradient_clip_val=0.01)
-    last, weights = watch.gradients[-1], watch.weights[-2]
-    square = sum(float(gradient.square().sum()) for gradient in last.values())
-    live = sum(float(last[name][weights[name] != 0].square().sum()) for name in last)
-    assert square**0.5 == pytest.approx(0.01, rel=1e-3)
-    assert (live == pytest.approx(square)) == (grads == "masked")
-
+from tests.callbacks.methods import STEPS, Awkward, trained
 
 # -- what each method does -------------------------------------------------------------------------------------------
 

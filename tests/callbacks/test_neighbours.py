@@ -56,14 +56,6 @@ def test_averaging_callbacks_in_any_order_leave_training_exact(average, order, m
     assert exact.steps == 8
 
 
-def test_mixed_bfloat16_keeps_exact_budgets_of_float32_weights(make_mlp, make_trainer):
-    sparsifier, module = falling(), make_mlp()
-    exact = Exact(sparsifier)
-    make_trainer(sparsifier, exact, max_steps=8, precision="bf16-mixed").fit(module)
-    assert exact.steps == 8
-    assert module.network[1].weight.dtype == torch.float32
-
-
 def test_a_compiled_network_is_one_graph_compiled_once_while_masks_move(make_mlp, make_trainer):
     graphs = []
 

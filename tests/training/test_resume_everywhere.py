@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from sparselit.runs.checkpoint_file import load_checkpoint
 from sparselit.sparsity import Schedule
 from sparselit.training.run_checkpoint import AtomicCheckpointIO, RandomState, RunCheckpoint
 from sparselit.training.sparsifier import Sparsifier
+from tests.callbacks.methods import flat, members, registered
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the density stopped"),
@@ -45,6 +45,12 @@ METHODS: dict[str, Callable[[], Sparsifier]] = {
         held_out=3,
     ),
 }
+#: Every other registered method, resumed at one step in its short run.
+OTHERS = {
+    name: member.usual
+    for name, member in members().items()
+    if name in registered() and not any(type(make()) is member.kind for make in METHODS.values())
+}
 
 
 class Noisy(SparseTransformer):
@@ -67,7 +73,7 @@ def run(folder: Path, method: str, workers: int, ckpt_path: Path | None = None) 
     torch.manual_seed(1 if ckpt_path is None else 77)
     module: LightningModule = Noisy()
     module.rises = RISES if method == "self-paced" else ()
-    sparsity = METHODS[method]()
+    sparsity = {**METHODS, **OTHERS}[method]()
     trainer = Trainer(
         max_steps=STEPS,
         accelerator="cpu",
@@ -87,19 +93,12 @@ def run(folder: Path, method: str, workers: int, ckpt_path: Path | None = None) 
     return sparsity
 
 
-def flat(value: Any, name: str = "") -> dict[str, Tensor]:
-    """All tensors and numbers in plain containers, by their place."""
-    if isinstance(value, Tensor | int | float | bool):
-        return {name: torch.as_tensor(value)}
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return {k: v for key, item in items for k, v in flat(item, f"{name}.{key}").items()}
-
-
 def state(folder: Path) -> dict[str, Tensor]:
     """Weights, moments, schedulers and the sparsifier's and the generator's state after the last step."""
     found = load_checkpoint(folder / f"step={STEPS}.ckpt")
     callbacks = {name: content for name, content in found["callbacks"].items() if "RunCheckpoint" not in name}
-    return flat({key: found[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")} | {"of": callbacks})
+    kept = {key: found[key] for key in ("state_dict", "optimizer_states", "lr_schedulers")}
+    return dict(flat(kept | {"of": callbacks}))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -107,9 +106,14 @@ def test_a_run_resumed_at_some_steps_ends_with_the_same_bytes(method: str, tmp_p
     compare(method, 0, (3, 6, 12, 20), tmp_path)  # of an exchange, of a rise, the last of an epoch, locked
 
 
+@pytest.mark.parametrize("method", OTHERS)
+def test_every_other_method_resumed_ends_with_the_same_bytes(method: str, tmp_path: Path) -> None:
+    compare(method, 0, (6,), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *OTHERS])
 def test_a_run_resumed_at_any_step_ends_with_the_same_bytes(method: str, workers: int, tmp_path: Path) -> None:
     compare(method, workers, range(1, STEPS), tmp_path)
 

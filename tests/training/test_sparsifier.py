@@ -2,68 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from sparselit.callbacks import (
-    AcdcSparsity,
     AnnealedSparsity,
     DynamicSparsity,
-    GradualPruning,
-    ProximalSparsity,
-    RiglSparsity,
-    SelfPacedSparsity,
-    SnipSparsity,
     StaticSparsity,
 )
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity import Rule, Schedule
 from sparselit.training.sparsifier import Sparsifier
-
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "accelerator": "cpu",
-}
-
-
-class Regression(LightningModule):
-    """Two layers on data that is a function of the step, so that a run can be continued anywhere."""
-
-    def __init__(self, **optimizer: Any) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Linear(8, 12)
-        self.second = nn.Linear(12, 4)
-        self.optimizer_arguments = {"lr": 0.1} | optimizer
-
-    def loss(self, seed: int) -> Tensor:
-        x = torch.randn(16, 8, generator=torch.Generator().manual_seed(seed))
-        return (self.second(torch.tanh(self.first(x))) - x[:, :4].sin()).square().mean()
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.loss(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), **self.optimizer_arguments)
-
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(range(10))  # type: ignore[arg-type]
+from tests.callbacks.methods import QUIET, Regression, fit
 
 
 class Count(Sparsifier):
@@ -89,12 +48,6 @@ class Watch(Callback):
         for name, k in sparsifier.targets(sparsifier.step).items():
             assert pl_module.get_parameter(name).count_nonzero() == k
         self.steps.append(sparsifier.step)
-
-
-def fit(module: LightningModule, *callbacks: Callback, ckpt_path: Any = None, **kwargs: Any) -> Trainer:
-    trainer = Trainer(**(QUIET | {"callbacks": list(callbacks), "max_epochs": -1} | kwargs))
-    trainer.fit(module, ckpt_path=ckpt_path)
-    return trainer
 
 
 def test_the_projection_runs_once_per_applied_step_under_accumulation():
@@ -214,46 +167,6 @@ def test_the_moments_of_dead_and_of_grown_entries_follow_the_policy(moments):
     assert (grown == 0) == (moments == "reset")
 
 
-SPARSIFIERS = {
-    "annealed": lambda: AnnealedSparsity(Schedule(to=0.1, begin=0.1, end=0.8, shape="cubic")),
-    "annealed-mask": lambda: AnnealedSparsity(Schedule(to=0.1, end=12), moments="mask"),
-    "annealed-reset": lambda: AnnealedSparsity(Schedule(to=0.1, end=12), moments="reset"),
-    "static": lambda: StaticSparsity(0.2),
-    "dynamic": lambda: DynamicSparsity(0.2, every_n_steps=3, until=0.9),
-    "rigl": lambda: RiglSparsity(0.2, every_n_steps=3, until=0.9),
-    "snip": lambda: SnipSparsity(0.2),
-    "gradual": lambda: GradualPruning(Schedule(to=0.1, end=0.8), every_n_steps=2),
-    "acdc": lambda: AcdcSparsity(0.2, begin=2, every_n_steps=3),
-    "proximal": lambda: ProximalSparsity(Schedule(to=0.2, end=0.4), until=0.5),
-    "self-paced": lambda: SelfPacedSparsity(
-        Schedule(to=0.05, end=8), loss_below=0.15, memory=0.2, spike=1.3, patience=2, shrink=0.05, finish=14
-    ),
-    "self-paced-again": lambda: SelfPacedSparsity(Schedule(to=0.05, end=8), loss_below=1e-6, shrink=5.0, patience=6),
-}
-
-
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")  # the data follow the step
-@pytest.mark.filterwarnings("ignore:the density stopped")
-@pytest.mark.parametrize("make", SPARSIFIERS.values(), ids=SPARSIFIERS)
-def test_a_resumed_run_ends_with_the_same_bytes(make, tmp_path):
-    class Save(Callback):
-        def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
-
-    def run(*callbacks: Callback, ckpt_path: Any = None) -> Regression:
-        module = Regression()
-        if ckpt_path:  # nothing of the first run but the checkpoint is used
-            nn.init.zeros_(module.first.weight)
-        fit(module, make(), *callbacks, ckpt_path=ckpt_path, max_steps=16)
-        return module
-
-    straight = run(Save())
-    for at in (6, 7, 9):  # 6 and 9 are steps of an exchange
-        resumed = run(ckpt_path=tmp_path / f"{at}.ckpt")
-        for name, value in straight.state_dict().items():
-            assert torch.equal(value.view(torch.int32), resumed.state_dict()[name].view(torch.int32)), (name, at)
-
-
 def test_every_checkpoint_holds_exactly_the_budget_and_ordinary_tensors(tmp_path):
     callback = AnnealedSparsity(Schedule(to=0.05, end=0.8))
     saved = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=3)
@@ -352,94 +265,6 @@ def test_sharded_strategies_are_refused_in_one_line():
     with pytest.raises(SparselitError, match="single device or strategy: ddp, not FSDPStrategy") as error:
         AnnealedSparsity(0.1).setup(Pretend(), Regression(), "fit")  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("kind", ["exchanging", "self-paced", "on local gradients"])
-def test_two_processes_stay_equal_unless_weights_grow_on_gradients_of_their_own(tmp_path, kind):
-    script = tmp_path / "train.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import sys, torch
-            torch.set_num_threads(1)
-            from lightning.pytorch import Callback, LightningModule, Trainer
-            from sparselit.callbacks import AnnealedSparsity, DynamicSparsity, RiglSparsity, SelfPacedSparsity
-            from sparselit.sparsity import Rule, Schedule
-
-            class LocalRigl(RiglSparsity):
-                def on_fit_start(self, trainer, pl_module):
-                    super().on_fit_start(trainer, pl_module)
-                    self.local = {}  # tensor hooks see the gradient before the processes average theirs
-                    for name, weight in self.tensors(pl_module).items():
-                        weight.register_hook(lambda g, name=name: self.local.__setitem__(name, g.detach().clone()))
-
-                def before_step(self, tensors, step):
-                    super().before_step(tensors, step)
-                    self._gradients = {name: self.local[name].abs() for name in self._gradients}
-
-            class Equal(Callback):
-                def on_train_batch_end(self, trainer, pl_module, *args):
-                    mine = [m.float().flatten() for c in callbacks for m in c.masks.values()]
-                    mine = torch.cat([p.detach().flatten() for p in pl_module.parameters()] + mine)
-                    everyone = pl_module.all_gather(mine)
-                    if not torch.equal(everyone[0], everyone[1]):
-                        raise RuntimeError(f"the processes differ after step {trainer.global_step}")
-
-            class Net(LightningModule):
-                def __init__(self):
-                    super().__init__()
-                    torch.manual_seed(0)
-                    self.first, self.second = torch.nn.Linear(8, 12), torch.nn.Linear(12, 4)
-                    self.third = torch.nn.Linear(4, 4)
-                def training_step(self, batch, batch_idx):
-                    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(100 * self.global_rank + batch_idx))
-                    return (self.third(self.second(self.first(x).tanh())) - x[:, :4].sin()).square().mean()
-                def configure_optimizers(self):
-                    return torch.optim.Adam(self.parameters(), lr=0.1)
-                def train_dataloader(self):
-                    return torch.utils.data.DataLoader(range(40))
-
-            def only(name):
-                return [Rule(f"{name}.weight"), Rule("*", density=None)]
-
-            rigl = LocalRigl if sys.argv[2] == "on local gradients" else RiglSparsity
-            callbacks = [
-                AnnealedSparsity(Schedule(to=0.1, end=0.5), only("first")),
-                rigl(0.3, only("second"), every_n_steps=3),
-                DynamicSparsity(0.3, only("third"), every_n_steps=3),
-            ]
-            if sys.argv[2] == "self-paced":
-                rise = dict(loss_below=0.3, memory=0.0, spike=1.1, patience=2, shrink=0.05, finish=11)
-                callbacks = [SelfPacedSparsity(Schedule(to=0.1, end=4), moments="reset", **rise)]
-            quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
-            trainer = Trainer(max_steps=12, accelerator="cpu", devices=2, strategy="ddp",
-                              callbacks=[*callbacks, Equal()], num_sanity_val_steps=0,
-                              **dict.fromkeys(quiet, False))
-            net = Net()
-            trainer.fit(net)
-            torch.save(net.state_dict(), f"{sys.argv[1]}/rank{trainer.global_rank}.pt")
-            if sys.argv[2] == "self-paced":
-                assert callbacks[0].pace.rollbacks and callbacks[0].locked, callbacks[0].pace
-            """
-        )
-    )
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), kind],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-    )
-    if kind == "on local gradients":
-        assert done.returncode != 0
-        assert "the processes differ after step 3" in done.stderr
-        return
-    assert done.returncode == 0, done.stderr
-    states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    if kind == "exchanging":
-        assert states[0]["first.weight"].count_nonzero() == 10
-        assert 0 < states[0]["second.weight"].count_nonzero() <= 14
 
 
 def parse(tmp_path: Path, yaml: str, *arguments: str) -> Sparsifier:
