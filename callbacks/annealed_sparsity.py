@@ -18,6 +18,13 @@ class AnnealedSparsity(Sparsifier):
 
     The top-k projection of Gao et al. 2025, §2. Gradients and moments stay dense, so that a dead weight comes back
     when it grows larger than a living one.
+
+    Examples:
+        >>> from sparselit.sparsity import Schedule
+        >>> sparsity = AnnealedSparsity(Schedule(to=0.1, begin=0.2, end=0.6))
+        >>> (budget,) = sparsity.validate(torch.nn.Linear(10, 10), total_steps=100)
+        >>> [budget.k(step, total_steps=100) for step in (0, 40, 100)]
+        [100, 55, 10]
     """
 
     def update(self, tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ class FileTask(Task):
         characters = {character for example in found for character in example.prompt + (example.corrupted or "")}
         self.vocabulary = list(vocabulary) if vocabulary is not None else sorted(characters | answers)
         self.strata = tuple(dict.fromkeys(example.stratum for example in found))
-        self.max_length = max(len(self._tokenizer.words(example.prompt)) for example in found)
+        self.max_length = max(len(self.tokenizer.words(example.prompt)) for example in found)
         self._family: dict[str, str] = {}
         known: dict[str, tuple[str, str]] = {}
         for where, example in self.lines.items():

@@ -90,10 +90,10 @@ class Mixture(Task):
         examples = self.tasks[i].split(name)
         if examples is None:
             return None
-        token = torch.tensor([self._tokenizer.index[word] for word in self.tasks[i].vocabulary])
+        token = torch.tensor([self.vocabulary.index(word) for word in self.tasks[i].vocabulary])
         tokens, corrupted = (token[field] * examples.real for field in (examples.tokens, examples.corrupted))
         if self.marked:
-            mark = torch.full((len(tokens), 1), self._tokenizer.index[f"<{self.strata[i]}>"])
+            mark = torch.full((len(tokens), 1), self.vocabulary.index(f"<{self.strata[i]}>"))
             tokens, corrupted = (torch.cat([mark, field], 1) for field in (tokens, corrupted))
         return Examples(
             tokens,

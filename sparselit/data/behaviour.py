@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -27,6 +27,14 @@ class Behaviour:
         vocabulary: the tokens as text, in the order of their numbers.
         strata: names of the strata that ``Examples.stratum`` counts.
         task: where the examples come from (class path and arguments), for the record.
+
+    Examples:
+        >>> from sparselit.data import Examples
+        >>> a, b = torch.tensor([0]), torch.tensor([1])
+        >>> examples = Examples(torch.tensor([[0, 2]]), torch.tensor([2]), a, b, torch.tensor([[1, 2]]), a)
+        >>> behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), examples), "ab=")
+        >>> behaviour.vocabulary[int(behaviour.splits["report"].answer)]
+        'a'
     """
 
     splits: Mapping[str, Examples]
@@ -72,6 +80,18 @@ class Behaviour:
                 line["prompt"], line["corrupted"] = "".join(line["prompt"]), "".join(line["corrupted"])
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         return lines
+
+
+@runtime_checkable
+class Behaviours(Protocol):
+    """What circuits can be sought for: an object that knows behaviours by name.
+
+    A task is one. What a model is trained on may be another object: a language model trains on texts, and circuits are
+    sought for a few behaviours of it.
+    """
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        """The behaviours by name; a single one may have the empty name."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,6 @@ class Contract:
 
     def _fault(self, example: Example) -> str | None:
         prompt, answer, wrong, corrupted, stratum = example
-        index = self.tokenizer.index
         if not isinstance(prompt, str) or not prompt:
             return "the prompt must be a text of at least one token"
         if not (corrupted is None or isinstance(corrupted, str)):
@@ -71,12 +70,14 @@ class Contract:
         words, other = self.tokenizer.words(prompt), self.tokenizer.words(corrupted or "")
         if len(words) > self.max_length:
             return f"the prompt has {len(words)} tokens and max_length is {self.max_length}"
-        for key, found in (("prompt", words), ("corrupted", other)):
-            if strange := next((word for word in found if word not in index), None):
-                return f"{strange!r} of the {key} is not in the vocabulary"
-        if not isinstance(answer, str) or answer not in index:
+        for key, text in (("prompt", prompt), ("corrupted", corrupted or "")):
+            try:
+                self.tokenizer.encode(text)
+            except KeyError as error:
+                return f"{error.args[0]!r} of the {key} is not in the vocabulary"
+        if not self._is_token(answer):
             return f"the answer {answer!r} is not one token of the vocabulary"
-        if not isinstance(wrong, str) or wrong not in index:
+        if not self._is_token(wrong):
             return f"the wrong answer {wrong!r} is not one token of the vocabulary"
         if answer == wrong:
             return f"the answer and the wrong answer are both {answer!r}"
@@ -87,3 +88,9 @@ class Contract:
         if stratum not in self.strata:
             return f"the stratum {stratum!r} is not one of {', '.join(self.strata)}"
         return None
+
+    def _is_token(self, text: object) -> bool:
+        try:
+            return isinstance(text, str) and len(self.tokenizer.encode(text)) == 1
+        except KeyError:
+            return False

@@ -1,4 +1,4 @@
-"""A set of examples as tensors: what a task hands to the model, the circuit search and the verification."""
+"""Examples and sequences as tensors: what data hand to the model, the circuit search and the verification."""
 
 from __future__ import annotations
 
@@ -34,8 +34,35 @@ class Examples(NamedTuple):
     @property
     def real(self) -> Tensor:
         """Which positions belong to the prompt, up to its answer position, boolean (example, position)."""
-        return torch.arange(self.tokens.shape[1], device=self.length.device) < self.length[:, None]
+        return _inside(self.tokens, self.length)
 
     def select(self, index: Tensor | slice) -> Examples:
         """The examples at ``index`` (an integer or boolean tensor, or a slice), in that order."""
         return Examples(*(field[index] for field in self))
+
+
+class Sequences(NamedTuple):
+    """A batch of texts, or a whole split, in which every next token is predicted: what a language model learns from.
+
+    Texts are padded on the right with token 0. The loss is over all positions but the last of each text.
+
+    Attributes:
+        tokens: (text, position) int64.
+        length: (text,) int64, tokens in each text, at least 2.
+    """
+
+    tokens: Tensor
+    length: Tensor
+
+    @property
+    def real(self) -> Tensor:
+        """Which positions belong to the text, boolean (text, position)."""
+        return _inside(self.tokens, self.length)
+
+    def select(self, index: Tensor | slice) -> Sequences:
+        """The texts at ``index`` (an integer or boolean tensor, or a slice), in that order."""
+        return Sequences(*(field[index] for field in self))
+
+
+def _inside(tokens: Tensor, length: Tensor) -> Tensor:
+    return torch.arange(tokens.shape[1], device=length.device) < length[:, None]

@@ -105,11 +105,11 @@ def _texts(task: Task, split: str) -> list[Example]:
     examples = task.split(split)
     if examples is None:
         return []
-    words, found = task.vocabulary, []
+    text, found = task.tokenizer.decode, []
     for tokens, length, answer, wrong, corrupted, stratum in zip(*(f.tolist() for f in examples), strict=True):
-        prompt, other = ("".join(words[t] for t in row[:length]) for row in (tokens, corrupted))
+        prompt, other = (text(row[:length]) for row in (tokens, corrupted))
         found.append(
-            Example(prompt, words[answer], words[wrong], None if other == prompt else other, task.strata[stratum])
+            Example(prompt, text([answer]), text([wrong]), None if other == prompt else other, task.strata[stratum])
         )
     return found
 

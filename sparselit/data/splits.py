@@ -25,6 +25,11 @@ class Example(NamedTuple):
         corrupted: the corrupted prompt: a prompt of the same length, the deciding token changed, for which ``wrong`` is
             right; null where the task has none.
         stratum: which of the task's ``strata`` the prompt belongs to; accuracies are reported for each.
+
+    Examples:
+        >>> example = Example("2+3=", answer="5", wrong="6", corrupted="2+4=")
+        >>> example.prompt, example.stratum
+        ('2+3=', 'all')
     """
 
     prompt: str

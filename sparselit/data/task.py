@@ -17,7 +17,7 @@ from sparselit.data.behaviour import SPLITS, Behaviour
 from sparselit.data.contract import Contract, guarded, typed
 from sparselit.data.examples import Examples
 from sparselit.data.splits import PATIENCE, Example, SplitName, Splits, different, mirror, shuffled_domain, with_mirrors
-from sparselit.data.tokenizer import Tokenizer, to_tensors
+from sparselit.data.tokenizer import LongestMatch, Tokenizer, to_tensors
 from sparselit.errors import SparselitError
 
 __all__ = ["Example", "Task"]
@@ -35,6 +35,8 @@ class Task(LightningDataModule):
     Attributes:
         vocabulary: the words that prompts and answers are made of, most of them characters; a word's place is its
             token, and a text is cut at each place into the longest word that fits.
+        tokenizer: cuts texts into tokens; by default the longest match in ``vocabulary``. One that is set brings its
+            own vocabulary.
         max_length: tokens in the longest prompt, out-of-distribution prompts included. A finite domain is measured.
         strata: names of the kinds of prompt whose accuracies are reported apart.
         train_share: share of all prompts that may be trained on, in (0, 1); the others are held out.
@@ -56,6 +58,20 @@ class Task(LightningDataModule):
 
     Raises:
         SparselitError: a number is out of range, or the subclass does not keep its contract.
+
+    Examples:
+        >>> from sparselit import Example, Task
+        >>> class First(Task):
+        ...     vocabulary, max_length = "ab=", 9
+        ...
+        ...     def sample(self, rng):
+        ...         text = "".join(rng.choices("ab", k=8))
+        ...         answer, wrong = ("a", "b") if text[0] == "a" else ("b", "a")
+        ...         return Example(text + "=", answer, wrong, wrong + text[1:] + "=")
+        >>> task = First(batch_size=4)
+        >>> batch = next(iter(task.train_dataloader()))
+        >>> batch.tokens.shape, task.decode(batch.tokens[0])[-1]
+        (torch.Size([4, 9]), '=')
     """
 
     vocabulary: Sequence[str] = ()
@@ -65,6 +81,7 @@ class Task(LightningDataModule):
     by_definition: ClassVar[Mapping[str, str]] = {}
     optimum: float = 1.0
     _max_length: int | None = None
+    _tokenizer: Tokenizer | None = None
 
     def __init__(
         self,
@@ -122,7 +139,18 @@ class Task(LightningDataModule):
     @property
     def vocab_size(self) -> int:
         """Number of tokens."""
-        return len(self._tokenizer.index)
+        return self.tokenizer.size
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to tokens and back."""
+        if self._tokenizer is None:
+            self._tokenizer = LongestMatch(self.vocabulary, self._name)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value: Tokenizer) -> None:
+        self._tokenizer, self.vocabulary = value, value.vocabulary
 
     @property
     def max_length(self) -> int:
@@ -130,7 +158,7 @@ class Task(LightningDataModule):
         if self._max_length is None:
             if self._domain is None:
                 raise SparselitError(f"{self._name} needs a max_length: the number of tokens in its longest prompt")
-            self._max_length = max(len(self._tokenizer.words(example.prompt)) for example in self._domain)
+            self._max_length = max(len(self.tokenizer.words(example.prompt)) for example in self._domain)
         return self._max_length
 
     @max_length.setter
@@ -140,13 +168,13 @@ class Task(LightningDataModule):
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; a character outside the vocabulary is an error that names it."""
         try:
-            return [self._tokenizer.index[word] for word in self._tokenizer.words(prompt)]
+            return self.tokenizer.encode(prompt)
         except KeyError as error:
             raise SparselitError(f"{error} in {prompt!r} is not in the vocabulary of {self._name}") from None
 
     def decode(self, tokens: Iterable[int] | Tensor) -> str:
         """The text of some tokens."""
-        return "".join(self.vocabulary[int(token)] for token in torch.as_tensor(tokens).tolist())
+        return self.tokenizer.decode(torch.as_tensor(tokens).tolist())
 
     # ---- splits
 
@@ -180,7 +208,7 @@ class Task(LightningDataModule):
                 raise SparselitError(
                     f"no split is called {name!r}: train, discovery, selection, report, out_of_distribution"
                 )
-            self._tensors[name] = to_tensors(drawn, self._tokenizer, self.strata) if drawn else None
+            self._tensors[name] = to_tensors(drawn, self.tokenizer, self.strata) if drawn else None
         return self._tensors[name]
 
     def behaviour(self) -> Behaviour:
@@ -261,12 +289,8 @@ class Task(LightningDataModule):
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.vocabulary, self._name)
-
-    @cached_property
     def _contract(self) -> Contract:
-        return Contract(self._tokenizer, self.max_length, self.strata)
+        return Contract(self.tokenizer, self.max_length, self.strata)
 
     @cached_property
     def _domain(self) -> list[Example] | None:
@@ -324,7 +348,7 @@ class Task(LightningDataModule):
                 self._contract.check(f"{self._name}.sample()", example)
                 batch += [example, mirror(example)] if self.mirrored else [example]
                 if len(batch) >= self.batch_size:
-                    return to_tensors(batch[: self.batch_size], self._tokenizer, self.strata)
+                    return to_tensors(batch[: self.batch_size], self.tokenizer, self.strata)
         raise SparselitError(f"{self._name}.sample() gives too few prompts that may be trained on")
 
     def _chunks(self, examples: Examples) -> Chunks:

@@ -209,6 +209,14 @@ class Transformer(nn.Module):
 
     Raises:
         SparselitError: a value is out of range; the message names it.
+
+    Examples:
+        >>> model = Transformer(vocab_size=5, max_length=6, n_layers=1, d_model=8, n_heads=2)
+        >>> tokens = torch.tensor([[0, 3, 1]])
+        >>> model(tokens).shape  # logits (batch, position, vocabulary)
+        torch.Size([1, 3, 5])
+        >>> model(tokens, at=torch.tensor([2])).shape  # after the last token only
+        torch.Size([1, 5])
     """
 
     always_dense: ClassVar[tuple[str, ...]] = ("bigram.*",)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 
-from sparselit.data.examples import Examples
+from sparselit.data.examples import Examples, Sequences
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.sparsity.gradient import scale_
@@ -43,11 +43,19 @@ class SparseTransformer(LightningModule):
         gradient_over: entries over which ``gradient_rms`` and the clipping by norm count: ``all``, or those that are
             ``live`` under the sparsity callback (dense parameters always are).
         label_smoothing: share of probability spread over the vocabulary in the training loss, in [0, 1).
-        loss_on: train on the answer only, or on every next token of the prompt as well.
+        loss_on: train on the answer only, or on every next token of the prompt as well. Batches of
+            :class:`~sparselit.data.Sequences` have no answer: their loss is over all positions whatever this says.
         kwargs: arguments of the transformer.
 
     Raises:
         SparselitError: a value is out of range; the message names it.
+
+    Examples:
+        >>> model = SparseTransformer(vocab_size=5, max_length=6, n_layers=1, d_model=8, n_heads=2, lr=0.01)
+        >>> model(torch.tensor([[0, 3, 1]])).shape
+        torch.Size([1, 3, 5])
+        >>> model.hparams["lr"]
+        0.01
     """
 
     def __init__(
@@ -97,18 +105,21 @@ class SparseTransformer(LightningModule):
         """Next-token logits; see :meth:`Transformer.forward`."""
         return self.transformer(tokens, at)
 
-    def training_step(self, batch: Examples, batch_idx: int) -> Tensor:
-        """Cross-entropy of the answer over the whole vocabulary, nats."""
+    def training_step(self, batch: Examples | Sequences, batch_idx: int) -> Tensor:
+        """Cross-entropy of the answer, or of every next token, over the whole vocabulary, nats."""
         at = batch.length - 1
-        if self.hparams["loss_on"] == "answer":
-            answer_logits = self(batch.tokens, at)
-            logits, targets = answer_logits, batch.answer
+        if isinstance(batch, Examples) and self.hparams["loss_on"] == "answer":
+            logits, targets = self(batch.tokens, at), batch.answer
+            judged, right = logits, batch.answer
         else:
-            logits = self(batch.tokens)
-            answer_logits = logits[torch.arange(len(at), device=at.device), at]
-            logits, targets = logits.transpose(1, 2), next_tokens(batch)  # (batch, vocabulary, position)
+            logits, targets = self(batch.tokens), next_tokens(batch)
+            if isinstance(batch, Examples):
+                judged, right = logits[torch.arange(len(at), device=at.device), at], batch.answer
+            else:
+                judged, right = logits[targets >= 0], targets[targets >= 0]  # (target, vocabulary)
+            logits = logits.transpose(1, 2)  # (batch, vocabulary, position)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams["label_smoothing"], ignore_index=-100)
-        correct = (answer_logits.detach().argmax(-1) == batch.answer).float().mean()
+        correct = (judged.detach().argmax(-1) == right).float().mean()
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/accuracy", correct, prog_bar=True)
         return loss
@@ -179,23 +190,31 @@ class SparseTransformer(LightningModule):
                     sync_on_compute=False
                 )  # every process sees the whole split
 
-    def validation_step(self, batch: Examples, batch_idx: int) -> None:
+    def validation_step(self, batch: Examples | Sequences, batch_idx: int) -> None:
         """Loss and accuracy on the selection split, per stratum."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Examples, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Examples | Sequences, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss and accuracy on the report split, and on the out-of-distribution split where the task has one."""
         self._evaluate(REPORT_SPLITS[dataloader_idx], batch)
 
-    def _evaluate(self, split: str, batch: Examples) -> None:
-        """Log ``<split>/loss``, and ``<split>/accuracy`` and ``<split>/n`` over all examples and per stratum."""
-        logits = self(batch.tokens, batch.length - 1)
-        correct = (logits.argmax(-1) == batch.answer).float()
+    def _evaluate(self, split: str, batch: Examples | Sequences) -> None:
+        """Log ``<split>/loss``, and ``<split>/accuracy`` and ``<split>/n`` over all answers and per stratum.
+
+        Of sequences every next token is an answer, and they are of no stratum.
+        """
+        if isinstance(batch, Examples):
+            logits, answer, strata = self(batch.tokens, batch.length - 1), batch.answer, batch.stratum
+        else:
+            targets = next_tokens(batch)
+            logits, answer = self(batch.tokens)[targets >= 0], targets[targets >= 0]
+            strata = torch.full_like(answer, -1)
+        correct = (logits.argmax(-1) == answer).float()
         metrics = {key: cast(Metric, m) for key, m in self.metrics.items() if key.startswith(f"{split}/")}
-        metrics[f"{split}/loss"].update(F.cross_entropy(logits, batch.answer, reduction="none"))
+        metrics[f"{split}/loss"].update(F.cross_entropy(logits, answer, reduction="none"))
         shares = {"all": torch.ones_like(correct)}  # also where a task calls a stratum "all"
         for index, stratum in enumerate(self._strata):
-            shares.setdefault(stratum, (batch.stratum == index).float())
+            shares.setdefault(stratum, (strata == index).float())
         for stratum, weight in shares.items():
             metrics[f"{split}/accuracy/{stratum}"].update(correct, weight)
             metrics[f"{split}/n/{stratum}"].update(weight)
@@ -204,14 +223,16 @@ class SparseTransformer(LightningModule):
             shown = name == "val/accuracy"
             self.log(name, metric, on_step=False, on_epoch=True, add_dataloader_idx=False, prog_bar=shown)
 
-    def predict_step(self, batch: Examples, batch_idx: int) -> tuple[Tensor, Tensor]:
+    def predict_step(self, batch: Examples | Sequences, batch_idx: int) -> tuple[Tensor, Tensor]:
         """The most probable next token of each prompt and its probability, each (batch,)."""
         probability, token = self(batch.tokens, batch.length - 1).softmax(-1).max(-1)
         return token, probability
 
 
-def next_tokens(batch: Examples) -> Tensor:
-    """Targets (batch, position): the following token, the answer after the prompt's last one, -100 in the padding."""
+def next_tokens(batch: Examples | Sequences) -> Tensor:
+    """Targets (batch, position): the following token, after a prompt's last one its answer, -100 elsewhere."""
     targets = F.pad(batch.tokens[:, 1:], (0, 1), value=-100)
+    if isinstance(batch, Sequences):
+        return targets.masked_fill(~F.pad(batch.real[:, 1:], (0, 1), value=False), -100)
     targets = targets.masked_fill(~batch.real, -100)
     return targets.scatter(1, (batch.length - 1)[:, None], batch.answer[:, None])

@@ -48,6 +48,13 @@ def project_(weight: Tensor, k: int, *, floor: int = 0, per: Per = "row") -> Non
 
     Raises:
         SparselitError: an entry is not finite, k is out of range, or the floor does not fit.
+
+    Examples:
+        >>> weight = torch.tensor([[3.0, -1.0], [0.5, -2.0]])
+        >>> project_(weight, k=2)
+        >>> weight
+        tensor([[ 3.,  0.],
+                [ 0., -2.]])
     """
     with torch.no_grad():
         weight.masked_fill_(~top_k_mask(weight, k, floor=floor, per=per), 0.0)

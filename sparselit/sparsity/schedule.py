@@ -41,6 +41,11 @@ class Schedule:
 
     Raises:
         SparselitError: a value is out of range; the message names it.
+
+    Examples:
+        >>> schedule = Schedule(to=0.1, begin=0.2, end=0.6)
+        >>> [round(schedule.at(step, total_steps=100), 2) for step in (0, 20, 40, 60, 100)]
+        [1.0, 1.0, 0.55, 0.1, 0.1]
     """
 
     to: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,13 +19,12 @@ from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.discover import NoCircuitError
 from sparselit.circuits.files import read_circuit, write_circuit
 from sparselit.circuits.search import Progress
-from sparselit.data.behaviour import Behaviour
-from sparselit.data.task import Task
+from sparselit.data.behaviour import Behaviour, Behaviours
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.report.progress import display
-from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import circuits_in
+from sparselit.runs.timing import write_timing
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.training.hyper_parameters import log_hyper_parameters
 from sparselit.training.neighbours import averaged
@@ -90,6 +88,7 @@ class Discovery(Callback, ABC):
             faster where little has changed since, and may miss a smaller circuit elsewhere.
 
     Attributes:
+        source: what circuits are sought for; None for the data that the model is trained on.
         folder: where circuits are written; default ``circuits`` in the logger's folder.
         tell: called with one line after each search.
         says_final: whether the callback itself logs hyper-parameters and final figures when training ends.
@@ -106,6 +105,7 @@ class Discovery(Callback, ABC):
         self.every_n_steps = every_n_steps
         self.begin = begin or Begin()
         self.warm_start = warm_start
+        self.source: Behaviours | None = None
         self.folder: Path | None = None
         self.tell: Callable[[str], object] = rank_zero_info
         self.says_final = True
@@ -167,10 +167,10 @@ class Discovery(Callback, ABC):
         """Refuse what no circuit can be sought in, before anything is computed.
 
         Raises:
-            SparselitError: the module has no transformer, the data are no task, or a split has no examples.
+            SparselitError: the module has no transformer, nothing has behaviours, or a split has no examples.
         """
         transformer_of(module)
-        behaviours = task_of(data).behaviours()
+        behaviours = behaviours_of(self.source or data).behaviours()
         self._tasks = tuple(behaviours)
         return behaviours
 
@@ -273,7 +273,7 @@ class Discovery(Callback, ABC):
         visible = trainer.progress_bar_callback is not None
         found: dict[str, Circuit] = {}
         reasons, stopped = [], False
-        for task, behaviour in task_of(getattr(trainer, "datamodule", None)).behaviours().items():
+        for task, behaviour in behaviours_of(self.source or getattr(trainer, "datamodule", None)).behaviours().items():
             folder = self.folder / task if self.folder else None
             circuit, reason, seconds, stopped = self.seek(model, behaviour, step, folder, visible)
             began = time.monotonic()
@@ -374,27 +374,15 @@ def transformer_of(module: nn.Module) -> Transformer:
     return found[0]
 
 
-def task_of(data: object) -> Task:
-    """The data as the task that gives the behaviour."""
-    if not isinstance(data, Task):
-        raise SparselitError(f"circuits need data that is a sparselit.Task, not {type(data).__name__}")
+def behaviours_of(data: object) -> Behaviours:
+    """The data as what gives the behaviours."""
+    if not isinstance(data, Behaviours):
+        raise SparselitError(
+            f"circuits need data with behaviours(), such as a sparselit.Task, and {type(data).__name__} has none"
+        )
     return data
 
 
 def boards(trainer: Trainer) -> list[TensorBoardLogger]:
     """The loggers that take figures and pages; none in processes that do not log."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero]
-
-
-def write_timing(path: Path, seconds: float) -> None:
-    """Write the time of a search beside its circuit, which holds nothing that differs between two runs."""
-    text = json.dumps({"seconds": round(seconds, 3)}) + "\n"
-    write_text(path.with_suffix(".timing.json"), text)
-
-
-def read_timing(path: Path) -> float | None:
-    """Seconds that :func:`write_timing` wrote beside a circuit; None where it did not."""
-    try:
-        return float(json.loads(path.with_suffix(".timing.json").read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -29,10 +29,11 @@ from sparselit.runs.result import (
     TensorDensity,
     Versions,
 )
+from sparselit.runs.timing import read_timing
 from sparselit.sparsity.density import density_table, total
 from sparselit.statistics.intervals import wilson
 from sparselit.training.circuit_metrics import combined, figures, overlap
-from sparselit.training.discovery import Discovery, read_timing
+from sparselit.training.discovery import Discovery
 from sparselit.training.sparsifier import Sparsifier, sparsifiers_of
 
 #: Splits whose accuracies are shown, in this order.

@@ -32,6 +32,16 @@ class Sparsifier(Method, Callback):
     precision does not count. Subclasses implement :meth:`update` and, where the first masks differ, :meth:`start`.
 
     Arguments as of :class:`Method`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from sparselit.sparsity import top_k_mask
+        >>> class Largest(Sparsifier):
+        ...     def update(self, tensors, step):
+        ...         return {name: top_k_mask(tensors[name], k) for name, k in self.targets(step).items()}
+        >>> (budget,) = Largest(0.5).validate(nn.Linear(4, 2))
+        >>> budget.name, budget.k(step=0, total_steps=100)
+        ('weight', 4)
     """
 
     def check_trainer(self, trainer: Trainer) -> None:

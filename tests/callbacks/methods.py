@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from sparselit.errors import SparselitError
 from sparselit.sparsity import Rule, Schedule
-from sparselit.training.sparsifier import Density, Sparsifier
+from sparselit.training.method import Density
+from sparselit.training.sparsifier import Sparsifier
 
 STEPS = 12
 

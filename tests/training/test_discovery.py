@@ -326,7 +326,8 @@ def test_a_module_without_a_transformer_and_data_without_a_task_are_refused(tmp_
     with pytest.raises(SparselitError, match="circuits need a module with one Transformer, Other has 0"):
         Scripted([]).validate(Other(), task)
     module = SparseTransformer(vocab_size=3, max_length=4, d_model=8, n_heads=2)
-    with pytest.raises(SparselitError, match=r"circuits need data that is a sparselit\.Task, not NoneType"):
+    message = r"circuits need data with behaviours\(\), such as a sparselit\.Task, and NoneType has none"
+    with pytest.raises(SparselitError, match=message):
         Scripted([]).validate(module, None)
     assert set(Scripted([]).validate(module, task)[""].splits) >= {"discovery", "selection", "report"}
 

@@ -19,7 +19,8 @@ from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.runs.checkpoint_file import load_checkpoint
 from sparselit.runs.folder import RunFolder, shown
-from sparselit.training.discovery import FOLDER, Discovery, transformer_of, write_timing
+from sparselit.runs.timing import write_timing
+from sparselit.training.discovery import FOLDER, Discovery, transformer_of
 
 #: The first lines of ``sparselit discover --help``.
 EXPLAINED = """find the circuit of a checkpoint with the search of the circuits key: the file
