@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from sparselit.callbacks import SelfPacedSparsity
 from sparselit.tasks import Quotes
 
 from benchmarks.records import Records
+from benchmarks.short_runs import trained
 from sparselit.circuits import Bound, discover
 from sparselit.circuits.criterion import measure
 from sparselit.circuits.discover import NoCircuitError
@@ -53,13 +53,7 @@ def train(density: float, seed: int, data: Quotes) -> tuple[Transformer, dict[st
     model = SparseTransformer(**sizes, lr=0.01, eps=0.001, label_smoothing=0.0005)
     fall = Schedule(to=density, begin=0.02, end=0.5, shape="exponential")
     sparsity = SelfPacedSparsity(fall, loss_below=0.05)
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    trainer = Trainer(
-        max_steps=STEPS, accelerator="cpu", gradient_clip_val=1.0, limit_val_batches=0, callbacks=[sparsity], **quiet
-    )
-    start = time.process_time()
-    trainer.fit(model, data)
-    seconds = time.process_time() - start
+    seconds = trained(model, data, sparsity, STEPS)
     with torch.no_grad():
         report = data.split("report")
         values = measure(model.eval()(report.tokens, report.length - 1), report)

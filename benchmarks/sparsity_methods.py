@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from sparselit.callbacks import (
     AcdcSparsity,
     AnnealedSparsity,
@@ -35,6 +33,7 @@ from sparselit.callbacks import (
 from sparselit.tasks import MajorityToken, Minimum, Quotes
 
 from benchmarks.records import Records
+from benchmarks.short_runs import trained
 from sparselit.modules import SparseTransformer
 from sparselit.sparsity import Schedule
 from sparselit.training.sparsifier import Sparsifier
@@ -93,14 +92,8 @@ def train(task: str, method: str, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     sizes = {"vocab_size": data.vocab_size, "max_length": data.max_length, "d_model": 32, "positions": "none"}
     model = SparseTransformer(**{**sizes, "lr": 0.01, "eps": 0.001, **arguments})
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     sparsity = METHODS[method](density)
-    trainer = Trainer(
-        max_steps=steps, accelerator="cpu", gradient_clip_val=1.0, limit_val_batches=0, callbacks=[sparsity], **quiet
-    )
-    start = time.process_time()
-    trainer.fit(model, data)
-    seconds = time.process_time() - start
+    seconds = trained(model, data, sparsity, steps)
     with torch.no_grad():
         report = data.split("report")
         right = model.eval()(report.tokens, report.length - 1).argmax(-1) == report.answer

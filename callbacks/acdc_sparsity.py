@@ -31,7 +31,7 @@ class AcdcSparsity(Sparsifier):
         kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
-        SparselitError: a value is out of range; the message names it.
+        SparselitError: a phase has no step, a moment is negative, or the density changes during the run.
     """
 
     saves_masks: ClassVar[bool] = True

@@ -26,7 +26,7 @@ class GradualPruning(Sparsifier):
         kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
-        SparselitError: a value is out of range; the message names it.
+        SparselitError: two prunings are less than a step apart, or the density rises.
     """
 
     saves_masks: ClassVar[bool] = True

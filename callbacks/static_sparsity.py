@@ -25,7 +25,7 @@ class StaticSparsity(Sparsifier):
         kwargs: arguments of every method, see :class:`~sparselit.training.sparsifier.Sparsifier`.
 
     Raises:
-        SparselitError: a value is out of range; the message names it.
+        SparselitError: the mask is none of the two, or the density changes during the run.
     """
 
     saves_masks: ClassVar[bool] = True

@@ -11,18 +11,15 @@ from torch import Tensor
 
 from sparselit.circuits.circuit import Size
 from sparselit.circuits.criterion import measure
-from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.masked import Context, masked_logits
-from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.run.naive import NaiveEngine, OnEngine
 from sparselit.circuits.size import free_parameters, nodes_of
 from sparselit.data.examples import Examples
 from sparselit.model.sites import Edit
-from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges
 
 
 @dataclass(frozen=True, eq=False)
-class Subnetwork:
+class Subnetwork(OnEngine):
     """A set of edges of a model, all others ablated.
 
     How it is computed is the engine's affair: naively, or fast. Sub-networks of one model under one ablation share
@@ -40,21 +37,6 @@ class Subnetwork:
     def of(cls, engine: NaiveEngine) -> Subnetwork:
         """All edges of a model."""
         return Subnetwork(engine, engine.everything())
-
-    @property
-    def model(self) -> Transformer:
-        """The full model."""
-        return self.engine.model
-
-    @property
-    def edges(self) -> Edges:
-        """All edges of the full model."""
-        return self.engine.edges
-
-    @property
-    def ablation(self) -> Ablation:
-        """What a removed edge contributes."""
-        return self.engine.replacement.ablation
 
     @property
     def whole(self) -> Subnetwork:

@@ -43,8 +43,8 @@ def keep_largest_(weight: Tensor, k: int, hint: float | None = None) -> float | 
     """Set all but the ``k`` largest entries to exactly +0.0, in place; the others stay as they are.
 
     Args:
-        weight: finite contiguous tensor on the CPU, of any shape and floating dtype.
-        k: number of entries, in [1, numel].
+        weight: as in :func:`largest`, as is ``k``.
+        k: number of entries that stay.
         hint: what this function returned for a similar tensor, or None.
 
     Returns:

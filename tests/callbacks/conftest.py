@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.callbacks.methods import QUIET
+
 
 def bright_halves() -> TensorDataset:
     """64 noise images of 8x8 whose class is the brighter half."""
@@ -62,14 +64,7 @@ def make_mlp() -> Callable[..., Classifier]:
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
     def make(*callbacks: Any, **kwargs: Any) -> Trainer:
-        quiet = {
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": False,
-            "accelerator": "cpu",
-            "log_every_n_steps": 1,
-        }
+        quiet = QUIET | {"log_every_n_steps": 1}
         return Trainer(**(quiet | {"default_root_dir": tmp_path, "callbacks": list(callbacks)} | kwargs))
 
     return make

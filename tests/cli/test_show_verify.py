@@ -69,15 +69,17 @@ def examples(bodies: list[tuple[int, ...]]) -> Examples:
     return Examples(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
+def with_circuit(folder: Path) -> Path:
+    """The folder, with a circuit at step 7 in it."""
+    model, behaviour = wired_model(), texts()
+    criterion = [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)]
+    write_circuit(folder / NAME, discover(model, behaviour, criterion, ablation="zero"), model, behaviour)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Path:
-    folder = tmp_path_factory.mktemp("found")
-    model, behaviour = wired_model(), texts()
-    circuit = discover(
-        model, behaviour, [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)], ablation="zero"
-    )
-    write_circuit(folder / NAME, circuit, model, behaviour)
-    return folder
+    return with_circuit(tmp_path_factory.mktemp("found"))
 
 
 @pytest.fixture

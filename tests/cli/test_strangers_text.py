@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparselit.circuits import Bound, discover, write_circuit
 from sparselit.report.facts import visible
 
-from .test_show_verify import NAME, run, texts, wired_model
+from .test_show_verify import NAME, run, with_circuit
 
 EVIL = "\x1b]0;owned\x07\x1b[2K\rverdict: holds \u202e\u0085\ud800"
 COMMANDS = {
@@ -39,9 +38,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Path:
     folder = tmp_path_factory.mktemp("found")
-    model, behaviour = wired_model(), texts()
-    circuit = discover(model, behaviour, [Bound("task_loss", at_most=0.15)], ablation="zero")
-    write_circuit(folder / NAME, circuit, model, behaviour)
+    with_circuit(folder)
     shutil.copy(folder / NAME, folder / "good.json")
     shutil.copy((folder / NAME).with_suffix(".safetensors"), folder / "good.safetensors")
     return folder

@@ -15,11 +15,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sparselit.circuits.circuit import model_hash
-from sparselit.circuits.criterion import Bound
-from sparselit.circuits.discover import discover
-from sparselit.circuits.files import write_circuit
 
-from .test_show_verify import NAME, texts, wired_model
+from .test_show_verify import NAME, with_circuit
 
 SCRIPT = Path(sys.executable).with_name("sparselit")
 
@@ -33,13 +30,7 @@ class Outcome(NamedTuple):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Path:
     """A folder with a circuit at step 7."""
-    folder = tmp_path_factory.mktemp("found")
-    model, behaviour = wired_model(), texts()
-    circuit = discover(
-        model, behaviour, [Bound("task_loss", at_most=0.15), Bound("accuracy", at_least=0.99)], ablation="zero"
-    )
-    write_circuit(folder / NAME, circuit, model, behaviour)
-    return folder
+    return with_circuit(tmp_path_factory.mktemp("found"))
 
 
 @pytest.fixture

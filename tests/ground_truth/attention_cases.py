@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from .cases import Case, Weights, criterion, domain_of, loud, wire
+from .cases import Case, Weights, criterion, domain_of, loud, wire, with_one_quote
 
 
 def inhibiting_quotes(seed: int = 0, quiet: int = 4) -> Case:
@@ -30,14 +30,7 @@ def inhibiting_quotes(seed: int = 0, quiet: int = 4) -> Case:
     }
     size = {"vocab_size": 4, "max_length": 4, "d_model": 6, "n_heads": 2, "d_head": 2, "d_mlp": 4, "bias": True}
     model = wire(weights, loud(spare, value=3), quiet, seed, **size)
-    prompts = [
-        [*letters[:place], quote, *letters[place:]]
-        for n in range(1, 5)
-        for letters in product((0, 1), repeat=n - 1)
-        for place in range(n)
-        for quote in (2, 3)
-    ]
-    return Case(model, domain_of(prompts, max, 4), criterion(0.02), frozenset(weights))
+    return Case(model, domain_of(with_one_quote(), max, 4), criterion(0.02), frozenset(weights))
 
 
 def induction(seed: int = 0, quiet: int = 2, loss: float = 0.0085) -> Case:

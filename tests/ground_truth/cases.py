@@ -131,14 +131,18 @@ def match_quotes(seed: int = 0, quiet: int = 4) -> Case:
     }
     size = {"vocab_size": 4, "max_length": 4, "d_model": 6, "n_heads": 2, "d_head": 2, "d_mlp": 4, "bias": True}
     model = wire(weights, loud(spare, value=3), quiet, seed, **size)
-    prompts = [
+    return Case(model, domain_of(with_one_quote(), lambda p: max(p), 4), criterion(0.02), frozenset(weights))
+
+
+def with_one_quote() -> list[list[int]]:
+    """All texts of one to four tokens in which one is a quotation mark, 2 or 3, and the others are letters, 0 or 1."""
+    return [
         [*letters[:place], quote, *letters[place:]]
         for n in range(1, 5)
         for letters in product((0, 1), repeat=n - 1)
         for place in range(n)
         for quote in (2, 3)
     ]
-    return Case(model, domain_of(prompts, lambda p: max(p), 4), criterion(0.02), frozenset(weights))
 
 
 def conjunction(seed: int = 0, quiet: int = 2, paths: int = 1) -> Case:

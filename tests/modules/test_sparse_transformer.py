@@ -22,6 +22,7 @@ from sparselit.errors import SparselitError
 from sparselit.modules import SparseTransformer
 from sparselit.modules.sparse_transformer import next_tokens
 from sparselit.sparsity import Schedule
+from tests.callbacks.methods import QUIET
 
 VOCABULARY, LENGTH = 5, 4
 
@@ -61,12 +62,7 @@ class Data(LightningDataModule):
 @pytest.fixture
 def trainer(tmp_path: Path) -> Any:
     def make(*callbacks: Callback, **arguments: Any) -> Trainer:
-        quiet = {
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": False,
-            "accelerator": "cpu",
+        quiet = QUIET | {
             "default_root_dir": tmp_path,
             "max_steps": 4,
             "num_sanity_val_steps": 0,

@@ -101,3 +101,28 @@ class NaiveEngine:
     ) -> Tensor:
         parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
         return torch.cat([masked_logits(model, masks, self.context(part), within=within) for part in parts])
+
+
+class OnEngine:
+    """What is said of some edges of one engine.
+
+    Attributes:
+        engine: the model, its edges, and what a removed one contributes.
+    """
+
+    engine: NaiveEngine
+
+    @property
+    def model(self) -> Transformer:
+        """The full model; it is not changed."""
+        return self.engine.model
+
+    @property
+    def edges(self) -> Edges:
+        """Every non-zero weight of the model, and every bias where the ablation can remove it."""
+        return self.engine.edges
+
+    @property
+    def ablation(self) -> Ablation:
+        """What a removed edge contributes."""
+        return self.engine.replacement.ablation

@@ -13,13 +13,12 @@ from sparselit.circuits.criterion import Bound, Criterion, Evaluation, is_relati
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.fast import FastEngine
 from sparselit.circuits.run.granularity import Granularity, Units, units_of
-from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.run.naive import NaiveEngine, OnEngine
 from sparselit.circuits.run.structure import useful
 from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
-from sparselit.model.wiring import Edges
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Cost:
     peak_memory: float = 0.0
 
 
-class Problem:
+class Problem(OnEngine):
     """A model under an ablation, a behaviour and a criterion; it answers "does the task still work with these edges?".
 
     Args:
@@ -58,6 +57,8 @@ class Problem:
     Raises:
         SparselitError: the criterion is empty.
     """
+
+    engine: FastEngine
 
     def __init__(
         self,
@@ -90,21 +91,6 @@ class Problem:
         """The problem of a model and an ablation whose means, if any, are taken over ``discovery``."""
         engine = NaiveEngine.of(model, ablation, {"discovery": discovery})
         return cls(engine, discovery, criterion, granularity)
-
-    @property
-    def model(self) -> Transformer:
-        """The full model; it is not changed."""
-        return self.engine.model
-
-    @property
-    def edges(self) -> Edges:
-        """Every non-zero weight of the model, and every bias where the ablation can remove it."""
-        return self.engine.edges
-
-    @property
-    def ablation(self) -> Ablation:
-        """What a removed edge contributes."""
-        return self.engine.replacement.ablation
 
     def all_edges(self) -> Tensor:
         """The set of all edges, boolean (edge,)."""
