@@ -255,7 +255,7 @@ def test_data_without_a_behaviour_are_refused_before_anything_is_written(copying
     )
     before = files_in(copying)
     for data, expected in (
-        ("boring.Plain", "circuits need data that is a sparselit.Task, not Plain"),
+        ("boring.Plain", "circuits need data with behaviours(), such as a sparselit.Task, and Plain has none"),
         ("a_copying_task.Nothing", "Nothing has no prompt for its discovery split"),
     ):
         code, _, err = sparselit("fit", "--data", data, "--circuits", "{}", "--trainer.max_steps", "3")
