@@ -10,13 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sparselit.circuits.circuit import Circuit, EdgeSet
-from sparselit.data.behaviour import SPLITS, Behaviour, prompt_record, read_examples
+from sparselit.data.behaviour import Behaviour, prompt_record, read_examples
+from sparselit.data.splits import HELD_OUT
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.runs.atomic import write_bytes, write_text
+from sparselit.runs.folder import PROMPTS
 from sparselit.runs.inside import inside
 
-PROMPTS = "prompts"
 #: Largest file that is taken for a circuit or for prompts, and for weights, bytes.
 LARGEST, LARGEST_WEIGHTS = 2**28, 2**36
 
@@ -99,7 +100,7 @@ def read_behaviour(path: Path, circuit: EdgeSet) -> Behaviour:
         SparselitError: a prompt file is missing or broken, or one of the three splits is not there.
     """
     task = circuit.task
-    for split in SPLITS[:3]:
+    for split in HELD_OUT:
         if split not in task.splits:
             raise SparselitError(f"{path}: task.splits lacks {split!r}")
     splits = {

@@ -15,8 +15,6 @@ from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.runs.atomic import write_bytes
 
-SPLITS = ("discovery", "selection", "report", "out_of_distribution")
-
 
 @dataclass(frozen=True)
 class Behaviour:

@@ -10,15 +10,13 @@ from itertools import combinations
 
 from sparselit.data.baselines import baseline_accuracies, visible_accuracy
 from sparselit.data.contract import guarded
-from sparselit.data.splits import Example
+from sparselit.data.splits import HELD_OUT, SHIFTED, Example
 from sparselit.data.task import Task
 
 #: A simple rule gives a task away where it gets more than this share of the way from chance to the optimum.
 GIVEN_AWAY = 0.5
 #: The name of the check for answers that stand in the prompt, among the baselines.
 VISIBLE = "answer visible"
-
-HELD_OUT = ("discovery", "selection", "report")
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ def examine(task: Task) -> Soundness:
     Raises:
         SparselitError: the task breaks its contract.
     """
-    drawn = {name: _texts(task, name) for name in ("train", *HELD_OUT, "out_of_distribution")}
-    examples = [example for name, found in drawn.items() for example in found if name != "out_of_distribution"]
+    drawn = {name: _texts(task, name) for name in ("train", *HELD_OUT, SHIFTED)}
+    examples = [example for name, found in drawn.items() for example in found if name != SHIFTED]
     everything = [example for found in drawn.values() for example in found]
     answers = Counter(example.answer for example in examples)
     chance = task.chance
@@ -170,7 +168,7 @@ def _leaks(task: Task, drawn: Mapping[str, list[Example]]) -> Iterator[str]:
         name: {text for example in found for text in (example.prompt, example.corrupted) if text is not None}
         for name, found in drawn.items()
     }
-    strange = {example.prompt for example in drawn["out_of_distribution"]}
+    strange = {example.prompt for example in drawn[SHIFTED]}
     families = {name: {task.family(text) for text in texts[name]} for name in ("train", *HELD_OUT)}
     for one, other in combinations(("train", *HELD_OUT), 2):
         for kind, of in (("prompt", texts), ("family", families)):

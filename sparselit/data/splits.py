@@ -11,6 +11,15 @@ from sparselit.errors import SparselitError
 
 SplitName = Literal["train", "discovery", "selection", "report"]
 
+#: The splits that nothing is trained on, in the order in which they are used.
+HELD_OUT = ("discovery", "selection", "report")
+#: Prompts of another kind, for tests only.
+SHIFTED = "out_of_distribution"
+#: The splits that every circuit's figures come from; the last one is optional.
+SPLITS = (*HELD_OUT, SHIFTED)
+#: The splits that a trained model is tested on, in the order of the task's dataloaders.
+TESTED = ("report", SHIFTED)
+
 #: Draws in a row that bring nothing new before a split counts as exhausted.
 PATIENCE = 10_000
 
@@ -23,7 +32,7 @@ class Example(NamedTuple):
         answer: the right next token, one word of the vocabulary.
         wrong: the answer it competes with, another word.
         corrupted: the corrupted prompt: a prompt of the same length, the deciding token changed, for which ``wrong`` is
-            right; null where the task has none.
+            right; None where the task has none.
         stratum: which of the task's ``strata`` the prompt belongs to; accuracies are reported for each.
 
     Examples:

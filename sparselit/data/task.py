@@ -13,10 +13,20 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from sparselit.data.batches import Chunks, PoolBatch, Stream
-from sparselit.data.behaviour import SPLITS, Behaviour
+from sparselit.data.behaviour import Behaviour
 from sparselit.data.contract import Contract, guarded, typed
 from sparselit.data.examples import Examples
-from sparselit.data.splits import PATIENCE, Example, SplitName, Splits, different, mirror, shuffled_domain, with_mirrors
+from sparselit.data.splits import (
+    PATIENCE,
+    SPLITS,
+    Example,
+    SplitName,
+    Splits,
+    different,
+    mirror,
+    shuffled_domain,
+    with_mirrors,
+)
 from sparselit.data.tokenizer import LongestMatch, Tokenizer, to_tensors
 from sparselit.errors import SparselitError
 

@@ -13,13 +13,11 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 
 from sparselit.data.examples import Examples, Sequences
+from sparselit.data.splits import TESTED
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.sparsity.gradient import scale_
 from sparselit.training.sparsifier import Sparsifier
-
-#: Names of the evaluation's dataloaders, in the order in which a task gives them.
-REPORT_SPLITS = ("report", "out_of_distribution")
 
 
 class SparseTransformer(LightningModule):
@@ -182,7 +180,7 @@ class SparseTransformer(LightningModule):
         """Make the metrics of the evaluation splits, one per stratum of the task."""
         task = getattr(self.trainer, "datamodule", None)
         self._strata = tuple(getattr(task, "strata", ()))
-        for split in ("val", *REPORT_SPLITS):
+        for split in ("val", *TESTED):
             self.metrics[f"{split}/loss"] = MeanMetric()
             for stratum in dict.fromkeys(("all", *self._strata)):
                 self.metrics[f"{split}/accuracy/{stratum}"] = MeanMetric()
@@ -196,7 +194,7 @@ class SparseTransformer(LightningModule):
 
     def test_step(self, batch: Examples | Sequences, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss and accuracy on the report split, and on the out-of-distribution split where the task has one."""
-        self._evaluate(REPORT_SPLITS[dataloader_idx], batch)
+        self._evaluate(TESTED[dataloader_idx], batch)
 
     def _evaluate(self, split: str, batch: Examples | Sequences) -> None:
         """Log ``<split>/loss``, and ``<split>/accuracy`` and ``<split>/n`` over all answers and per stratum.

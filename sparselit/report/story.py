@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.use.graph import node_of, token_label
 from sparselit.circuits.use.story import Link, Node, Story
 from sparselit.model.site_table import site
-from sparselit.report.facts import WIDTH
+from sparselit.report.facts import hanging, listed, percent, shortened
 
 _INPUTS = {"token": "token", "position": "position", "logits": "logit"}
 _HEAD = {"q": "query", "k": "key", "v": "value"}
@@ -51,14 +50,13 @@ def story_lines(circuit: Circuit, story: Story) -> list[str]:
     facts += [("writes", _link(circuit, link, "read by")) for link in story.writes]
     if story.read_by:
         facts.append(("writes", f"residual {channel} for {_blocks(story.read_by)}"))
-    facts.append(("active", f"at {100 * story.active:.1f} % of positions (report split, n {story.n:,})"))
+    facts.append(("active", f"at {percent(story.active, 1)} of positions (report split, n {story.n:,})"))
     means = sorted(story.by_answer.items(), key=lambda item: -item[1])
     shown = [f"{token_label(circuit, token)[0]} {value:+.4f}" for token, value in [*means[:3], *means[3:][-3:]]]
     facts.append(("by answer", f"mean at the answer position: {', '.join(shown)}"))
     lines, previous = [title], ""
     for name, text in facts:
-        first, *more = textwrap.wrap(text, WIDTH - 13, break_on_hyphens=False)
-        lines += [f"  {name if name != previous else '':<11}{first}", *(" " * 13 + line for line in more)]
+        lines += hanging(f"  {name if name != previous else '':<11}", text)
         previous = name
     lines += [f"  {'strongest' if not i else '':<11}{text}" for i, text in enumerate(_peaks(circuit, story))]
     return lines
@@ -70,8 +68,7 @@ def _link(circuit: Circuit, link: Link, verb: str) -> str:
 
 
 def _blocks(nodes: Sequence[Node]) -> str:
-    words = [block_words(site) for site, _ in nodes]
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+    return listed([block_words(site) for site, _ in nodes])
 
 
 def _peaks(circuit: Circuit, story: Story) -> list[str]:
@@ -81,8 +78,8 @@ def _peaks(circuit: Circuit, story: Story) -> list[str]:
         before, here = "".join(words[: peak.position]), words[peak.position]
         after = "".join(words[peak.position + 1 :])
         room = max(0, _CONTEXT - len(here))
-        left = before if len(before) <= room // 2 else f"…{before[len(before) - room // 2 + 1 :]}"
-        right = after if len(left) + len(after) <= room else f"{after[: room - len(left) - 1]}…"
+        left = shortened(before, room // 2)
+        right = shortened(after, room - len(left), "begin")
         text = f"{left}{_MARKS[0]}{here}{_MARKS[1]}{right}"
         rows.append(f"{peak.value:>+9.4f}  {text}  → {token_label(circuit, peak.answer)[0]}")
     return rows

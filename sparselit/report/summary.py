@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sparselit.circuits.run.ablation import as_ablation
+from sparselit.report.facts import WIDTH, counted, hanging, interval_text, percent, shortened, size_text
 from sparselit.report.terminal import controlled, minimal
 from sparselit.runs.folder import CONFIG, SUMMARY, RunFolder, shown
 from sparselit.runs.result import ENDED, Accuracy, Circuits, Density, FoundCircuit, Result, Seconds
 from sparselit.sparsity.density import Row, total
-
-WIDTH = 80
 
 
 def summary(result: Result, folder: Path) -> str:
@@ -48,7 +46,7 @@ def _run_facts(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
         if reached != target:
             yield "density", f"{reached} reached, target {target} (of the sparsified tensors)"
     machine, versions = result.machine, result.versions
-    threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+    threads = counted(machine.threads, "thread")
     threads += f", {machine.processes} processes" if machine.processes > 1 else ""
     software = f"torch {versions.torch}, lightning {versions.lightning}, python {versions.python}"
     yield "machine", f"{machine.capability}, {threads}, {machine.device}; {software}"
@@ -60,9 +58,7 @@ def _run_facts(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
 def _training(result: Result) -> str:
     steps, reason = result.steps, ENDED[result.ended]
     asked = "" if steps.asked is None else f" ({steps.asked:,} asked)"
-    return f"{steps.done:,} step{'s' * (steps.done != 1)}, {result.seconds.training:.1f} s" + (
-        f"; {reason}{asked}" if reason else ""
-    )
+    return f"{counted(steps.done, 'step')}, {result.seconds.training:.1f} s" + (f"; {reason}{asked}" if reason else "")
 
 
 def _circuit_lines(circuits: Circuits, seconds: Seconds, folder: Path) -> Iterator[tuple[str, str]]:
@@ -75,20 +71,19 @@ def _circuit_lines(circuits: Circuits, seconds: Seconds, folder: Path) -> Iterat
         yield "file", shown(folder / circuit.path)
     if len(latest) > 1:
         yield "all", f"{circuits.edges:.1f} edges, geometric mean of {len(latest)} circuits"
-        yield "overlap", f"{100 * (circuits.overlap or 0):.1f} % of the edges of two circuits, mean of all pairs"
+        yield "overlap", f"{percent(circuits.overlap or 0, 1)} of the edges of two circuits, mean of all pairs"
     if circuits.reason:
         note = "none found by the last search" if latest else "none found"
         yield "circuit", f"{note}: {circuits.reason}"
     if circuits.searches:
-        share = f", {100 * seconds.discovery / seconds.training:.0f} % of the run's time" if seconds.training else ""
-        plural = "es" if circuits.searches > 1 else ""
-        yield "discovery", f"{seconds.discovery:.1f} s in {circuits.searches} search{plural}{share}"
+        share = f", {percent(seconds.discovery / seconds.training, 0)} of the run's time" if seconds.training else ""
+        yield "discovery", f"{seconds.discovery:.1f} s in {counted(circuits.searches, 'search', 'searches')}{share}"
 
 
 def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
     """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
     certificate = minimal(circuit.granularity) if circuit.complete else "NONE, the search was ended before"
-    size = f"{circuit.edges:,} edges, {circuit.nodes:,} nodes, {circuit.free:,} free"
+    size = size_text(circuit.edges, circuit.nodes, circuit.free)
     facts = [("controls", controlled(circuit.searched)), ("size", size)]
     for row in circuit.criterion:
         sign, bound = ("≤", row.at_most) if row.at_most is not None else ("≥", row.at_least)
@@ -128,9 +123,7 @@ def score_lines(found: Sequence[Accuracy]) -> list[str]:
     stratum = max(len("stratum"), *(len(score.stratum) for score in found))
     lines = [f"{'split':<{split}}  {'stratum':<{stratum}}  {'accuracy':>9}  {'95 % interval':>17}  {'n':>7}"]
     for score in found:
-        low, high = score.interval
-        interval = f"{100 * low:.2f} - {100 * high:.2f} %"
-        share = f"{100 * score.value:.2f} %"
+        interval, share = interval_text(score.interval), percent(score.value)
         lines.append(f"{score.split:<{split}}  {score.stratum:<{stratum}}  {share:>9}  {interval:>17}  {score.n:>7,}")
     return lines
 
@@ -157,7 +150,7 @@ def density_lines(rows: Iterable[Row], vectors: bool = True) -> list[str]:
     name = min(max(len(text) for text, _, _ in shown), WIDTH - shape - 2 * entries - 9 - 8)
     lines = [f"{'tensor':<{name}}  {'shape':>{shape}}  {'density':>9}  {'non-zero':>{entries}}  {'entries':>{entries}}"]
     for text, size, row in shown:
-        text = text if len(text) <= name else "…" + text[1 - name :]
+        text = shortened(text, name)
         numbers = f"{row.density:>9.5f}  {row.nonzero:>{entries},}  {row.numel:>{entries},}"
         lines.append(f"{text:<{name}}  {size:>{shape}}  {numbers}")
     return lines
@@ -167,9 +160,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in facts)
     lines: list[str] = []
     for name, text in facts:
-        start, indent = f"- {name:<{width}}  ", " " * (width + 4)
-        wrapped = textwrap.wrap(text, WIDTH - len(indent), break_long_words=False, break_on_hyphens=False)
-        lines += [f"{indent if i else start}{line}" for i, line in enumerate(wrapped or [""])]
+        lines += hanging(f"- {name:<{width}}  ", text, whole_words=True)
     return "\n".join(lines)
 
 

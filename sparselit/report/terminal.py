@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 
 from sparselit.circuits.circuit import Circuit
@@ -11,20 +10,23 @@ from sparselit.circuits.evidence.flags import FLAGS
 from sparselit.circuits.use.graph import graph_of
 from sparselit.model.site_table import site
 from sparselit.model.wiring import place_name
+from sparselit.report.facts import counted, hanging, interval_text, percent, shortened, size_text
 
-WIDTH = 80
 _NAMES = 13  # columns of the names at the left of the table
 
 
 def circuit_lines(circuit: Circuit) -> list[str]:
     """The circuit, the evidence for it and its edges, each line at most 80 columns wide."""
-    lines = [line for name, text in _header(circuit) for line in _fact(name, text)]
+    lines = [line for name, text in _header(circuit) for line in hanging(f"{name:<{_NAMES}}", text)]
     lines += ["", "Evidence (report split, intervals are 95 %)"]
-    lines += [line for name, text in _evidence(circuit) for line in _fact(name, text)]
+    lines += [line for name, text in _evidence(circuit) for line in hanging(f"{name:<{_NAMES}}", text)]
     strata = circuit.evidence.held_out.strata
     if len(strata) > 1:
         lines += ["", f"{'stratum':<36}{'accuracy':>10}{'95 % interval':>19}{'n':>8}"]
-        lines += [f"{_cut(name, 35):<36}{_share(s):>10}{_interval(s):>19}{s.n:>8,}" for name, s in strata.items()]
+        lines += [
+            f"{shortened(name, 35, 'begin'):<36}{_share(s):>10}{_interval(s):>19}{s.n:>8,}"
+            for name, s in strata.items()
+        ]
     return [*lines, "", *_edges(circuit)]
 
 
@@ -44,8 +46,7 @@ def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     config, size = circuit.model.config, circuit.size
     yield "controls", controlled(circuit.evidence.nulls.searched)
     yield "task", circuit.task.class_path
-    layers = config["n_layers"]
-    shape = f"{layers} layer{'s' * (layers != 1)} of {config['n_heads']} heads, {config['d_model']} channels"
+    shape = f"{counted(config['n_layers'], 'layer')} of {config['n_heads']} heads, {config['d_model']} channels"
     yield "model", f"{shape}; weights {circuit.model.weights}"
     n = circuit.evidence.held_out.n
     for i, row in enumerate(circuit.criterion):
@@ -53,7 +54,7 @@ def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
         yield "" if i else "criterion", text
     yield "ablation", str(circuit.ablation)
     free = "biases, gains and sinks that stay"
-    yield "size", f"{size.edges:,} edges, {size.nodes:,} nodes, {size.free:,} free ({free})"
+    yield "size", f"{size_text(size.edges, size.nodes, size.free)} ({free})"
 
 
 def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
@@ -84,8 +85,7 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
     for key, row in (nulls.searched or {}).items():
         yield "", f"{key.replace('_', ' ')}: {_needed(row)}"
     yield from _inside(evidence)
-    share = f"{100 * evidence.unexplained:.1f} %"
-    yield "unexplained", f"{share} of the loss that the full model saves over an empty one"
+    yield "unexplained", f"{percent(evidence.unexplained, 1)} of the loss that the full model saves over an empty one"
 
 
 def _needed(row: SearchedNull) -> str:
@@ -108,16 +108,16 @@ def _inside(evidence: Evidence) -> Iterator[tuple[str, str]]:
     }
     for i, (name, row) in enumerate(compared.items()):
         met = f"{row.meet_criterion}/{row.runs} meet the criterion"
-        worst = f"worst loss {row.worst_loss:.3g}, {100 * row.worst_accuracy:.1f} % right"
+        worst = f"worst loss {row.worst_loss:.3g}, {percent(row.worst_accuracy, 1)} right"
         yield "" if i else "inside", f"{name}: {met}, {worst}"
     shares = [(row.rescaled, site) for site, row in inside.activations.items() if row.rescaled is not None]
     if shares:
         value, site = max(shares)
-        yield "", f"activations: up to {100 * value:.1f} % of the variance unexplained ({site}, rescaled)"
+        yield "", f"activations: up to {percent(value, 1)} of the variance unexplained ({site}, rescaled)"
     heads = [(row.total_variation, head) for head, row in inside.attention.items()]
     if heads:
         value, head = max(heads)
-        yield "", f"attention: up to {100 * value:.1f} % goes elsewhere ({head})"
+        yield "", f"attention: up to {percent(value, 1)} goes elsewhere ({head})"
     if inside.other_norm is not None:
         yield "", f"norms {inside.other_norm.norm}: {_scores(inside.other_norm)}"
     yield "", f"all inside on n {inside.n:,}"
@@ -130,7 +130,7 @@ def _edges(circuit: Circuit) -> Iterator[str]:
     bounds = [bound.metric for bound in circuit.certificate.criterion]
     metric = next((name for name in bounds if name.endswith("loss")), bounds[0] if bounds else "task_loss")
     split = circuit.certificate.split
-    yield from textwrap.wrap(f"Edges, and {metric} on the {split} split when one is removed", WIDTH)
+    yield from hanging("", f"Edges, and {metric} on the {split} split when one is removed")
     graph, group = graph_of(circuit), None
     for link in graph.links:
         removed = _removed(rows.get(place_name(link.place, link.is_bias), {}), metric)
@@ -138,14 +138,14 @@ def _edges(circuit: Circuit) -> Iterator[str]:
             if group != "bias":
                 group = "bias"
                 yield from ("", f"{'Biases that stay':<58}{'value':>10}{'removed':>12}")
-            yield f"  {_cut(f'{link.parameter}[{link.row}]', 55):<56}{link.weight:>10.4f}{removed}"
+            yield f"  {shortened(f'{link.parameter}[{link.row}]', 55, 'begin'):<56}{link.weight:>10.4f}{removed}"
             continue
         source, target = graph.ends(link)
         if link.parameter != group:
             group = link.parameter
-            title = f"{_cut(group, 28)}  {_channels(source.site)} → {_channels(target.site)}"
-            yield from ("", f"{_cut(title, 56):<58}{'weight':>10}{'removed':>12}")
-        texts = [_cut(node.text, 26) for node in (source, target)]
+            title = f"{shortened(group, 28, 'begin')}  {_channels(source.site)} → {_channels(target.site)}"
+            yield from ("", f"{shortened(title, 56, 'begin'):<58}{'weight':>10}{'removed':>12}")
+        texts = [shortened(node.text, 26, "begin") for node in (source, target)]
         yield f"  {texts[0]:>26} → {texts[1]:<27}{link.weight:>10.4f}{removed}"
 
 
@@ -159,23 +159,13 @@ def _channels(name: str) -> str:
     return words.get(site(name).kind, "neuron" if site(name).axis == "neuron" else "channel")
 
 
-def _fact(name: str, text: str) -> list[str]:
-    first, *more = textwrap.wrap(text, WIDTH - _NAMES, break_on_hyphens=False) or [""]
-    return [f"{name:<{_NAMES}}{first}", *(" " * _NAMES + line for line in more)]
-
-
 def _scores(score: Score) -> str:
     return f"{_share(score)} right ({_interval(score)}), loss {score.task_loss:.4f}"
 
 
 def _share(score: Score) -> str:
-    return f"{100 * score.accuracy:.2f} %"
+    return percent(score.accuracy)
 
 
 def _interval(score: Score) -> str:
-    low, high = score.accuracy_interval
-    return f"{100 * low:.2f} - {100 * high:.2f} %"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return interval_text(score.accuracy_interval)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sparselit.errors import SparselitError
 
-RUNS, CHECKPOINTS = "runs", "checkpoints"
+RUNS, CHECKPOINTS, CIRCUITS, PROMPTS = "runs", "checkpoints", "circuits", "prompts"
 CONFIG, SUMMARY, RESULT = "config.yaml", "summary.md", "result.json"
 _VERSION = re.compile(r"version_(\d+)")
 _STEP = re.compile(r"step=(\d+)\.ckpt")

@@ -22,8 +22,9 @@ from sparselit.circuits.search import Progress
 from sparselit.data.behaviour import Behaviour, Behaviours
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
+from sparselit.report.facts import counted, percent
 from sparselit.report.progress import display
-from sparselit.runs.folder import circuits_in
+from sparselit.runs.folder import CIRCUITS, circuits_in
 from sparselit.runs.timing import write_timing
 from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.training.hyper_parameters import log_hyper_parameters
@@ -31,8 +32,6 @@ from sparselit.training.neighbours import averaged
 from sparselit.training.run_checkpoint import RunCheckpoint
 from sparselit.training.steps import is_logging_step
 from sparselit.training.undisturbed import on_device, stoppable, undisturbed
-
-FOLDER = "circuits"
 
 
 @dataclass
@@ -182,7 +181,7 @@ class Discovery(Callback, ABC):
             return
         self.validate(pl_module, getattr(trainer, "datamodule", None))
         default = trainer.log_dir or trainer.default_root_dir  # asks all processes, so not only where it is needed
-        self.folder = self.folder or Path(default) / FOLDER
+        self.folder = self.folder or Path(default) / CIRCUITS
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put sparsity and circuit size side by side on one page of TensorBoard."""
@@ -355,8 +354,8 @@ class Discovery(Callback, ABC):
 def described(circuit: Circuit) -> str:
     """A circuit in one line."""
     size, held_out = circuit.size, circuit.evidence.held_out
-    text = f"circuit of {size.edges:,} edges and {size.nodes:,} nodes, report split: task loss "
-    text += f"{held_out.task_loss:.4f}, accuracy {100 * held_out.accuracy:.2f} %"
+    text = f"circuit of {counted(size.edges, 'edge')} and {counted(size.nodes, 'node')}, report split: task loss "
+    text += f"{held_out.task_loss:.4f}, accuracy {percent(held_out.accuracy)}"
     return text + ("" if circuit.certificate.complete else "; unfinished, without certificate")
 
 

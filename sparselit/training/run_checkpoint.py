@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from sparselit.errors import SparselitError
 from sparselit.runs.atomic import remove_leftovers, write_atomically
 from sparselit.runs.checkpoint_file import load_checkpoint
-from sparselit.runs.folder import checkpoint_name, checkpoints_in
+from sparselit.runs.folder import CHECKPOINTS, checkpoint_name, checkpoints_in
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,7 +60,7 @@ class RunCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder and remove what a killed process left half written."""
         if self.dirpath is None:
-            self.dirpath = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+            self.dirpath = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
         if stage == "fit" and trainer.is_global_zero:
             remove_leftovers(self.dirpath)
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.files import read_circuit
+from sparselit.data.splits import TESTED
 from sparselit.errors import SparselitError
 from sparselit.runs.folder import circuits_in
 from sparselit.runs.json_record import write
@@ -37,7 +38,7 @@ from sparselit.training.discovery import Discovery
 from sparselit.training.sparsifier import Sparsifier, sparsifiers_of
 
 #: Splits whose accuracies are shown, in this order.
-SPLITS = ("val", "report", "out_of_distribution")
+SHOWN = ("val", *TESTED)
 
 
 def accuracies(metrics: Mapping[str, float]) -> tuple[Accuracy, ...]:
@@ -47,7 +48,7 @@ def accuracies(metrics: Mapping[str, float]) -> tuple[Accuracy, ...]:
         metrics: logged values by name, after validation or test.
     """
     found = []
-    for split in SPLITS:
+    for split in SHOWN:
         prefix = f"{split}/accuracy"
         for name, value in metrics.items():
             if name == prefix or name.startswith(f"{prefix}/"):

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sparselit.cli.command_parser import PlainParser
-from sparselit.report.facts import shortened
+from sparselit.report.facts import percent, shortened
 
 if TYPE_CHECKING:
     from sparselit.circuits.circuit import Circuit
@@ -67,7 +67,7 @@ def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dic
         rows += ["", f"{f'run as circuits on the report split of A, n {n:,}':<50}{'loss':>10}{'accuracy':>14}"]
     for name, score in scores.items():
         label = f"{name} ({score['edges']} edges and biases)"
-        rows.append(f"  {label:<48}{score['task_loss']:>10.4f}{100 * score['accuracy']:>12.2f} %")
+        rows.append(f"  {label:<48}{score['task_loss']:>10.4f}{percent(score['accuracy']):>14}")
     return rows
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from sparselit.cli.command_parser import PlainParser
 from sparselit.cli.picture_options import add_options, output_of, save
 from sparselit.errors import SparselitError
-from sparselit.report.facts import shortened
+from sparselit.report.facts import percent, shortened
+from sparselit.runs.folder import CIRCUITS
 
 if TYPE_CHECKING:
     from sparselit.circuits.use.history import History
@@ -28,7 +29,7 @@ def run(argv: list[str]) -> None:
     add_options(parser, "history.png in the folder of the circuits")
     options = parser.parse_args(argv)
     folder = Path(options.run)
-    folder = folder / "circuits" if (folder / "circuits").is_dir() else folder
+    folder = folder / CIRCUITS if (folder / CIRCUITS).is_dir() else folder
     folder = folder / options.task if options.task else folder
     if not folder.is_dir():
         raise SparselitError(f"{folder} is no folder; give a run's, such as runs/quotes/version_0")
@@ -57,7 +58,7 @@ def table(found: History) -> list[str]:
         rows.append(
             f"{step:>8,}{len(circuit.edges):>8,}{len(circuit.biases):>8,}{len(found.born(step)):>8,}"
             f"{len(found.died(step)):>8,}{'-' if overlap is None else f'{overlap:.2f}':>10}"
-            f"{score.task_loss:>10.4f}{f'{100 * score.accuracy:.2f} %':>12}"
+            f"{score.task_loss:>10.4f}{percent(score.accuracy):>12}"
         )
     last = len(found.circuits)
     always = sum(len(steps) == last for steps in found.lives.values())

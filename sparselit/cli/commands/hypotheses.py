@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 from dataclasses import fields
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
-from sparselit.report.facts import shortened
+from sparselit.report.facts import hanging, shortened
 from sparselit.report.progress import display
 
 _SHOWN = 5  # of the removals
@@ -76,8 +75,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     rows = [f"Tests at level {found['alpha']:g} on the report split (n {n:,})", ""]
     for name, text in facts:
-        first, *more = textwrap.wrap(text, 67, break_on_hyphens=False)
-        rows += [f"{name:<13}{first}", *(" " * 13 + line for line in more)]
+        rows += hanging(f"{name:<13}", text)
     if n < ENOUGH and metric != "accuracy":
         rows.append(f"note         with fewer than {ENOUGH:,} examples the p-values of losses are rough")
     if needed["removals"]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
-from sparselit.report.facts import shortened
+from sparselit.report.facts import interval_text, percent, shortened
+from sparselit.runs.folder import CIRCUITS
 
 if TYPE_CHECKING:
     from sparselit.circuits.loaded import Loaded
@@ -70,13 +71,12 @@ def lines(changes: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
     for task, values in found.items():
         for name in ("before", "after"):
             score = values[name]
-            low, high = score["accuracy_interval"]
             label = shortened(task, 19, "begin") if name == "before" else f"  n {values['n']:,}"
             rows.append(
-                f"{label:<20}{name:<8}{score['task_loss']:>9.4f}{100 * score['accuracy']:>9.2f} %"
-                f"{f'{100 * low:.2f} - {100 * high:.2f} %':>19}{100 * score['wrong']:>9.2f} %"
+                f"{label:<20}{name:<8}{score['task_loss']:>9.4f}{percent(score['accuracy']):>11}"
+                f"{interval_text(score['accuracy_interval']):>19}{percent(score['wrong']):>11}"
             )
-        rows.append(f"{'':<20}{100 * values['flipped']:.2f} % of the answers change, KL {values['kl']:.4f} nats")
+        rows.append(f"{'':<20}{percent(values['flipped'])} of the answers change, KL {values['kl']:.4f} nats")
     return [*rows, "", "wrong: share answered by the competing answer"]
 
 
@@ -124,7 +124,7 @@ def _site(text: str, loaded: Loaded) -> tuple[str, list[int]]:
 def _name(loaded: Loaded) -> str:
     """What a circuit's task is called: the folder of a mixture's task, or else the class."""
     folder = loaded.path.absolute().parent
-    if folder.parent.name == "circuits":
+    if folder.parent.name == CIRCUITS:
         return folder.name
     return loaded.circuit.task.name
 
@@ -135,7 +135,7 @@ def _others(loaded: Loaded, paths: list[str]) -> dict[str, Examples]:
 
     folder = loaded.path.absolute().parent
     named = [Path(path) for path in paths]
-    if folder.parent.name == "circuits":
+    if folder.parent.name == CIRCUITS:
         siblings = sorted(folder.parent.glob(f"*/{loaded.path.name}"))
         named += [path for path in siblings if path.parent != folder]
     found: dict[str, Examples] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
-from sparselit.report.facts import shortened
+from sparselit.report.facts import percent, shortened
 from sparselit.runs.folder import RESULT, RUNS, shown
 from sparselit.runs.result import Result
 
@@ -100,7 +100,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         "-" if seed is None else str(seed),
         f"{row['steps']:,}",
-        "-" if accuracy is None else f"{100 * accuracy:.2f} %",
+        "-" if accuracy is None else percent(accuracy),
         "-" if density is None else f"{density:.4g}",
         "-" if edges is None else f"{'' if row['certified'] else '≤'}{edges:,.0f}",
     ]

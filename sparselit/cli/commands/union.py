@@ -8,7 +8,7 @@ from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
-from sparselit.report.facts import shortened
+from sparselit.report.facts import percent, shortened
 
 
 def run(argv: list[str]) -> None:
@@ -59,4 +59,4 @@ def lines(found: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else percent(share, 1)

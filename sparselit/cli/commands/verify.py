@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
+from sparselit.report.facts import counted, percent, size_text
 from sparselit.report.progress import display
 
 
@@ -38,21 +39,21 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     if verdict["holds"]:
         holds = "yes, the criterion is met on the report split; every claim is true"
     else:
-        holds = f"NO, {len(false)} false claim{'s' if len(false) != 1 else ''}"
+        holds = f"NO, {counted(len(false), 'false claim')}"
     minimal = "yes, without any one edge" if verdict["minimal"] else "NO, not without every edge"
     lines = [
         f"holds        {holds}",
         *(f"  false      {name}" for name in false),
         f"minimal      {minimal} the certificate's criterion fails",
-        f"size         {verdict['edges']:,} edges, {verdict['nodes']:,} nodes, {verdict['free']:,} free",
+        f"size         {size_text(verdict['edges'], verdict['nodes'], verdict['free'])}",
         f"ablation     {as_ablation(verdict['ablation'])}",
-        f"report       accuracy {100 * verdict['accuracy']:.2f} %, task loss {verdict['task_loss']:.4f}, "
+        f"report       accuracy {percent(verdict['accuracy'])}, task loss {verdict['task_loss']:.4f}, "
         f"n {verdict['n']:,}",
         f"necessity    task loss {verdict['necessity_loss']:.4f} with exactly these edges ablated",
         f"             {verdict['still_necessary_on_report']}/{verdict['edges']} edges still necessary on the "
         "report split",
         f"min margin   {verdict['min_margin']:.4g}, by which the criterion fails at the least without one edge",
-        f"unexplained  {100 * verdict['unexplained']:.1f} % of the loss",
+        f"unexplained  {percent(verdict['unexplained'], 1)} of the loss",
         textwrap.fill(f"flags        {', '.join(verdict['flags']) or 'none'}", 80, subsequent_indent=" " * 13),
     ]
     return lines

@@ -14,15 +14,12 @@ from typing import Any
 import yaml
 
 from sparselit.cli.commands.configs import find_config
+from sparselit.cli.experiment.keys import CLASS_KEYS, DEFAULT_CLASSES
 from sparselit.cli.experiment.trust import refuse_foreign
 from sparselit.errors import SparselitError
 from sparselit.runs.folder import RunFolder
 
 LAST = "last"
-#: YAML keys whose value is one class with its arguments.
-CLASS_KEYS = ("data", "model", "sparsity", "circuits")
-#: The class of a key that is given without one, by the name that it has in YAML.
-DEFAULT_CLASSES = {"circuits": "CircuitDiscovery"}
 _INFORMATION = ("-h", "--help", "--print_config")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from sparselit.cli.experiment.arguments import CLASS_KEYS, Layer
+from sparselit.cli.experiment.arguments import Layer
+from sparselit.cli.experiment.keys import CLASS_KEYS
 from sparselit.errors import SparselitError
 
 #: Arguments that the data sets on the model, and where they come from.

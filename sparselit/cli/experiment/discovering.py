@@ -12,15 +12,15 @@ from lightning.pytorch import LightningModule, Trainer
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.discover import NoCircuitError
-from sparselit.circuits.files import PROMPTS, write_circuit
-from sparselit.cli.experiment.arguments import DEFAULT_CLASSES
+from sparselit.circuits.files import write_circuit
+from sparselit.cli.experiment.keys import DEFAULT_CLASSES
 from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.runs.checkpoint_file import load_checkpoint
-from sparselit.runs.folder import RunFolder, shown
+from sparselit.runs.folder import CIRCUITS, PROMPTS, RunFolder, shown
 from sparselit.runs.timing import write_timing
-from sparselit.training.discovery import FOLDER, Discovery, transformer_of
+from sparselit.training.discovery import Discovery, transformer_of
 
 #: The first lines of ``sparselit discover --help``.
 EXPLAINED = """find the circuit of a checkpoint with the search of the circuits key: the file
@@ -119,7 +119,7 @@ def _default() -> Discovery:
 
 def _default_path(checkpoint: Path, step: int) -> Path:
     folder = RunFolder.of(checkpoint)
-    return (folder.path if folder else checkpoint.parent) / FOLDER / f"step={step}.json"
+    return (folder.path if folder else checkpoint.parent) / CIRCUITS / f"step={step}.json"
 
 
 def refuse_other_prompts(folder: Path, behaviour: Behaviour, advice: str) -> None:

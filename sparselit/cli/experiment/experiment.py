@@ -35,10 +35,10 @@ from sparselit.errors import SparselitError
 from sparselit.report.facts import visible
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_text
-from sparselit.runs.folder import RunFolder, shown
+from sparselit.runs.folder import CIRCUITS, RunFolder, shown
 from sparselit.runs.lock import locked
 from sparselit.runs.result import Result
-from sparselit.training.discovery import FOLDER, Discovery
+from sparselit.training.discovery import Discovery
 from sparselit.training.hyper_parameters import log_hyper_parameters
 from sparselit.training.run_checkpoint import AtomicCheckpointIO, RandomState, RunCheckpoint
 from sparselit.training.run_result import why_ended
@@ -165,7 +165,7 @@ class Experiment(CommandLine):
                 if run is not None:
                     for task, behaviour in behaviours.items():
                         advice = "leave --ckpt_path out to begin a run, or keep this run's data: settings"
-                        refuse_other_prompts(run.path / FOLDER / task, behaviour, advice)
+                        refuse_other_prompts(run.path / CIRCUITS / task, behaviour, advice)
         self._tell_notes()
         if self._get(self.config, "trainer").fast_dev_run:
             return
@@ -180,7 +180,7 @@ class Experiment(CommandLine):
         if self.checkpoint is not None and self.checkpoint.dirpath is None:
             self.checkpoint.dirpath = self.folder.checkpoint_folder
         if self.discovery is not None:
-            self.discovery.folder = self.folder.path / FOLDER
+            self.discovery.folder = self.folder.path / CIRCUITS
         if self.start is not None:
             verb = "resuming" if self.start.folder else "starting a new run"
             _say(f"{verb} from step {self.start.step} ({shown(self.start.path)})")

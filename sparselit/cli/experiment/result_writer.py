@@ -13,9 +13,9 @@ from sparselit.cli.experiment.last_lines import last_validation
 from sparselit.report.facts import visible
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_text
-from sparselit.runs.folder import RunFolder, checkpoints_in
+from sparselit.runs.folder import CIRCUITS, RunFolder, checkpoints_in
 from sparselit.runs.result import Result, Seconds, Steps, digest
-from sparselit.training.discovery import FOLDER, Discovery
+from sparselit.training.discovery import Discovery
 from sparselit.training.run_checkpoint import RunCheckpoint
 from sparselit.training.run_result import (
     accuracies,
@@ -65,7 +65,7 @@ class ResultWriter:
         discovery = next((callback for callback in callbacks if isinstance(callback, Discovery)), None)
         checkpoint = next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)
         done = max(trainer.global_step, self.first)
-        found, unreadable = circuits(self.folder.path / FOLDER, self.folder.path, done, discovery)
+        found, unreadable = circuits(self.folder.path / CIRCUITS, self.folder.path, done, discovery)
         result = Result(
             name=self.folder.label,
             task=type(data).__name__,

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from sparselit.cli.experiment.arguments import LAST
 from sparselit.errors import SparselitError
+from sparselit.report.facts import shortened
 from sparselit.runs.checkpoint_file import load_checkpoint, newest_loadable
 from sparselit.runs.folder import RunFolder, shown
 
@@ -148,7 +149,7 @@ def _check_vocabulary(start: Start, data: LightningDataModule) -> None:
 
 def _sketch(vocabulary: list[str]) -> str:
     text = "".join(map(str, vocabulary))
-    return f"{text if len(text) <= 24 else text[:21] + '…'!s} ({len(vocabulary)} tokens)"
+    return f"{shortened(text, 24, 'begin')} ({len(vocabulary)} tokens)"
 
 
 def data_changes(start: Start, data: LightningDataModule | None) -> Iterator[str]:

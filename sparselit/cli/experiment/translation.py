@@ -8,6 +8,7 @@ from pydoc import ErrorDuringImport, locate
 
 from jsonargparse import ArgumentParser
 
+from sparselit.cli.experiment.keys import CLASS_KEYS
 from sparselit.errors import suggestion
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -132,7 +133,7 @@ def _unknown(leaf: _Leaf, options: list[str]) -> str:
     hint = suggestion(name, known)
     if not hint and 0 < len(known) <= 8:
         hint = f"; it has {', '.join(known)}"
-    elif not hint and leaf.key in ("data", "model", "sparsity", "circuits"):
+    elif not hint and leaf.key in CLASS_KEYS:
         hint = f"; --{leaf.key}.help {short} lists them"
     return f"{where}{name}: {short} has no such argument{hint}"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparselit.cli.experiment.keys import CLASS_KEYS
 from sparselit.errors import SparselitError
 from sparselit.runs.folder import RUNS
 
@@ -44,5 +45,5 @@ def _classes(content: Any, key: str = "") -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _classes(value, key)
-    elif isinstance(content, str) and key in ("class_path", "data", "model", "sparsity", "circuits", "callbacks"):
+    elif isinstance(content, str) and key in ("class_path", *CLASS_KEYS, "callbacks"):
         yield content

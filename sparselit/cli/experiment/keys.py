@@ -1,0 +1,6 @@
+"""The YAML's own keys, once."""
+
+#: Keys whose value is one class with its arguments.
+CLASS_KEYS = ("data", "model", "sparsity", "circuits")
+#: The class of a key that is given without one, by the name that it has in YAML.
+DEFAULT_CLASSES = {"circuits": "CircuitDiscovery"}
