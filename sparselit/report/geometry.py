@@ -118,14 +118,14 @@ class _Shape:
 
 def _shape(circuit: Circuit, graph: Graph, node: NodeKey, named: bool) -> _Shape:
     name, channel = node
-    kind = name.rpartition(".")[2]
+    kind = site(name).kind
     offset = circuit.model.config["d_model"] if name == "positions" else 0
     thing: Thing = ("stream", channel + offset) if kind in ("in", "out", "embed", "positions") else node
     group: tuple[str, int] = thing
     known = graph.by_key.get(node)  # a pattern is no node of the circuit
     head = channel if known is None else known.head
     if head is not None:
-        group = name.rpartition(".")[0], head
+        group = site(name).place, head
     if not named or known is None:
         return _Shape(kind, _row(circuit, node), thing, group, "", "", 0.09, 0.09)
     text, caption = known.label, known.caption
@@ -242,7 +242,7 @@ def _row_names(circuit: Circuit, y: Mapping[Row, float]) -> Iterator[Label]:
 
 def _title(circuit: Circuit, columns: int) -> list[str]:
     """What the circuit is, how it was measured and how well it does, in lines of so many characters."""
-    held_out, task = circuit.evidence.held_out, circuit.task.class_path.rpartition(".")[2]
+    held_out, task = circuit.evidence.held_out, circuit.task.name
     size = circuit.size
     lines = [f"{task}: {size_text(size.edges, size.nodes, size.free)}"]
     bounds = [f"{row} (it is {row.value:.3g})" for row in circuit.criterion]

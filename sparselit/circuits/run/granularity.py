@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sparselit.model.site_table import site as site_row
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import BIAS, Edges, place_name
 
@@ -55,8 +56,9 @@ def units_of(model: Transformer, edges: Edges, kept: Tensor, granularity: Granul
 
 def _rule(site: str, granularity: Granularity, d_head: int) -> tuple[str, int] | None:
     """What the units of a site's channels are called, and how many channels each has (0: all); None for no unit."""
-    block = ".".join(site.split(".")[:3])  # as in layers.0.attn
-    inner = site.startswith("layers.")
+    block, inner = site, False
+    if site != BIAS and site_row(site).layer is not None:
+        block, inner = site_row(site).place, True
     if granularity == "channel" and site not in (BIAS, "token", "position", "logits"):
         return site, 1
     if granularity == "token" and site == "token":

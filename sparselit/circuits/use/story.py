@@ -12,6 +12,7 @@ from sparselit.circuits.loaded import Loaded
 from sparselit.circuits.run.naive import CHUNK
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
+from sparselit.model.site_table import SiteRow, site
 from sparselit.model.wiring import BIAS
 
 Node = tuple[str, int]
@@ -89,12 +90,12 @@ def story(circuit: Loaded, node: Node, top: int = 5, examples: Examples | None =
     Raises:
         SparselitError: the node is none of the circuit's.
     """
-    site, channel = node
-    if channel not in circuit.circuit.nodes.get(site, ()):
-        inside = circuit.circuit.nodes.get(site)
-        hint = f"of {site} it has {', '.join(map(str, inside))}" if inside else "its sites are "
+    name, channel = node
+    if channel not in circuit.circuit.nodes.get(name, ()):
+        inside = circuit.circuit.nodes.get(name)
+        hint = f"of {name} it has {', '.join(map(str, inside))}" if inside else "its sites are "
         hint += "" if inside else ", ".join(circuit.circuit.nodes)
-        raise SparselitError(f"the circuit has no node {site}:{channel}; {hint}")
+        raise SparselitError(f"the circuit has no node {name}:{channel}; {hint}")
     edges = circuit.edges
     reads: list[Link] = []
     writes: list[Link] = []
@@ -148,46 +149,38 @@ def activations(circuit: Loaded, node: Node, examples: Examples) -> tuple[Tensor
 
     A ``token`` or ``position`` is 1 where it stands and 0 elsewhere.
     """
-    site, channel = node
+    name, channel = node
     real = examples.real
-    if site in ("token", "position"):
+    if name in ("token", "position"):
         places = torch.arange(real.shape[1], device=real.device).expand_as(real)
-        return ((examples.tokens if site == "token" else places) == channel).float(), real
+        return ((examples.tokens if name == "token" else places) == channel).float(), real
     naive, found = circuit.naive, []
     for i in range(0, len(examples.answer), CHUNK):
         part = examples.select(slice(i, i + CHUNK))
-        with circuit.model.sites.recorded([site]) as record:
+        with circuit.model.sites.recorded([name]) as record:
             naive.run(part.tokens, None, part.corrupted)
-        found.append(record[site][..., channel].expand(len(part.answer), -1))
+        found.append(record[name][..., channel].expand(len(part.answer), -1))
     return torch.cat(found), real
-
-
-def _depth(site: str) -> int:
-    """Order of the forward pass among sites that read or write the residual stream."""
-    if site == "embed":
-        return -1
-    if not site.startswith("layers."):
-        return 1 << 30
-    _, layer, block, kind = site.split(".")
-    return 4 * int(layer) + 2 * (block == "mlp") + (kind == "out")
 
 
 def _writers(circuit: Loaded, node: Node) -> list[Node]:
     """The circuit's nodes that write a channel of the residual stream before ``node`` reads it."""
-    if not node[0].endswith(".in"):
+    read = site(node[0])
+    if read.role != "reads":
         return []
-    writers = [site for site in circuit.circuit.nodes if site == "embed" or site.endswith(".out")]
-    return _others(circuit, node, [site for site in writers if _depth(site) < _depth(node[0])])
+    rows = map(site, circuit.circuit.nodes)
+    return _others(circuit, node, [row for row in rows if row.role == "writes" and row.order < read.order])
 
 
 def _readers(circuit: Loaded, node: Node) -> list[Node]:
     """The circuit's nodes that read a channel of the residual stream after ``node`` has written it."""
-    if node[0] != "embed" and not node[0].endswith(".out"):
+    written = site(node[0])
+    if written.role != "writes":
         return []
-    readers = [site for site in circuit.circuit.nodes if site.endswith(".in")]
-    return _others(circuit, node, [site for site in readers if _depth(site) > _depth(node[0])])
+    rows = map(site, circuit.circuit.nodes)
+    return _others(circuit, node, [row for row in rows if row.role == "reads" and row.order > written.order])
 
 
-def _others(circuit: Loaded, node: Node, sites: list[str]) -> list[Node]:
-    ordered = sorted(sites, key=_depth)
-    return [(site, node[1]) for site in ordered if node[1] in circuit.circuit.nodes[site]]
+def _others(circuit: Loaded, node: Node, rows: list[SiteRow]) -> list[Node]:
+    ordered = [row.name for row in sorted(rows, key=lambda row: row.order)]
+    return [(name, node[1]) for name in ordered if node[1] in circuit.circuit.nodes[name]]
