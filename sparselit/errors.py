@@ -14,7 +14,12 @@ class SparselitError(Exception):
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """``; did you mean 'fit'?``, or nothing where no known word is close."""
+    """``; did you mean 'fit'?``, or nothing where no known word is close.
+
+    Args:
+        word: what was typed.
+        known: the words that are right.
+    """
     lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     return f"; did you mean {lower[close[0]]!r}?" if close else ""

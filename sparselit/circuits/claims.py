@@ -21,7 +21,13 @@ T = TypeVar("T")
 
 
 def extended(kind: type[T], base: Any, **more: Any) -> T:
-    """A record of a subclass: the fields of ``base``, and those that the subclass adds."""
+    """A record of a subclass: the fields of ``base``, and those that the subclass adds.
+
+    Args:
+        kind: the subclass, a dataclass.
+        base: a record of its base class.
+        more: values of the fields that the subclass adds.
+    """
     return kind(**{part.name: getattr(base, part.name) for part in fields(base)}, **more)
 
 

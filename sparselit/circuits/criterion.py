@@ -19,12 +19,24 @@ FIRST_PORTION, PORTION = 128, 512
 
 
 def task_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the answer over the whole vocabulary (example,), nats."""
+    """Cross-entropy of the answer over the whole vocabulary (example,), nats.
+
+    Args:
+        logits: answer logits (example, vocabulary).
+        examples: their examples.
+        reference: not used; every metric has the same three arguments.
+    """
     return F.cross_entropy(logits, examples.answer, reduction="none")
 
 
 def answer_loss(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
-    """Cross-entropy between answer and wrong answer only (example,), nats (Gao et al. 2025, the task loss)."""
+    """Cross-entropy between answer and wrong answer only (example,), nats (Gao et al. 2025, the task loss).
+
+    Args:
+        logits: answer logits (example, vocabulary).
+        examples: their examples.
+        reference: not used.
+    """
     pair = torch.stack([examples.answer, examples.wrong], dim=1)
     return F.cross_entropy(logits.gather(1, pair), torch.zeros_like(examples.answer), reduction="none")
 
@@ -35,6 +47,14 @@ def calibrated_loss(logits: Tensor, examples: Examples, reference: Tensor | None
     Gao et al. 2025 (§2.4) calibrate a pruned model so before its loss is compared. The difference is that of the token
     with the larger number and the one with the smaller, so that the shift favours a token and not the answer. Where
     the answer always has the smaller number, or always the larger, the shift alone is right and the loss says nothing.
+
+    Args:
+        logits: answer logits (example, vocabulary).
+        examples: their examples; scale and shift are fitted to all of them.
+        reference: not used.
+
+    Returns:
+        The loss of each example after calibration (example,), nats.
     """
     pair = torch.stack([examples.answer, examples.wrong], dim=1)
     return _calibrated(logits.gather(1, pair), examples)
@@ -77,12 +97,27 @@ def _best_scale_and_shift(x: Tensor, sign: Tensor) -> tuple[float, float]:
 
 
 def accuracy(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
-    """One where the answer has the largest logit of the whole vocabulary (example,), else zero."""
+    """One where the answer has the largest logit of the whole vocabulary (example,), else zero.
+
+    Args:
+        logits: answer logits (example, vocabulary).
+        examples: their examples.
+        reference: not used.
+    """
     return (logits.argmax(-1) == examples.answer).float()
 
 
 def divergence(logits: Tensor, examples: Examples, reference: Tensor | None = None) -> Tensor:
-    """Kullback-Leibler divergence of the full model's next-token distribution from the circuit's (example,), nats."""
+    """Kullback-Leibler divergence of the full model's next-token distribution from the circuit's (example,), nats.
+
+    Args:
+        logits: the circuit's answer logits (example, vocabulary).
+        examples: not used.
+        reference: the full model's answer logits (example, vocabulary).
+
+    Raises:
+        SparselitError: there is no ``reference``.
+    """
     if reference is None:
         raise SparselitError("a divergence needs the full model's logits")
     full = reference.log_softmax(-1)
@@ -188,7 +223,12 @@ def measure(logits: Tensor, examples: Examples, reference: Tensor | None = None)
 
 
 def holds(criterion: Criterion, values: Mapping[str, float]) -> bool:
-    """Whether all bounds hold."""
+    """Whether all bounds hold.
+
+    Args:
+        criterion: the bounds.
+        values: by metric, its value over all examples, as :func:`measure` gives it.
+    """
     return all(bound.holds(values[bound.metric]) for bound in criterion)
 
 
@@ -272,5 +312,13 @@ def is_relative(criterion: Criterion) -> bool:
 
 
 def margin(criterion: Criterion, values: Mapping[str, float]) -> float:
-    """The smallest distance from any bound; negative where the criterion fails."""
+    """The smallest distance from any bound; negative where the criterion fails.
+
+    Args:
+        criterion: the bounds, at least one.
+        values: by metric, its value over all examples.
+
+    Returns:
+        In the unit of the bound that is nearest: nats, or a share.
+    """
     return min(bound.margin(values[bound.metric]) for bound in criterion)

@@ -136,6 +136,13 @@ def regrown(problem: Problem, kept: Tensor) -> Tensor:
 
     A search that begins here instead of with all edges has little left to do. All edges together meet the criterion;
     fewer may, which is tried.
+
+    Args:
+        problem: its criterion must hold on all edges.
+        kept: edges to begin with, boolean (edge,).
+
+    Returns:
+        A superset of ``kept``, boolean (edge,).
     """
     importance = integrated_gradients(problem).masked_fill(kept, torch.inf)
     order = torch.argsort(importance, descending=True, stable=True)

@@ -81,6 +81,10 @@ def read_circuit(path: str | Path) -> Circuit:
 def read_model(path: Path, circuit: EdgeSet) -> Transformer:
     """The model that ``circuit`` (read from ``path``) belongs to, from the weights beside it.
 
+    Args:
+        path: the circuit's file.
+        circuit: what was read from it.
+
     Raises:
         SparselitError: the weights are missing, broken or of another architecture.
     """
@@ -95,6 +99,10 @@ def read_model(path: Path, circuit: EdgeSet) -> Transformer:
 
 def read_behaviour(path: Path, circuit: EdgeSet) -> Behaviour:
     """The examples of ``circuit`` (read from ``path``), from the prompt files beside it.
+
+    Args:
+        path: the circuit's file.
+        circuit: what was read from it.
 
     Raises:
         SparselitError: a prompt file is missing or broken, or one of the three splits is not there.

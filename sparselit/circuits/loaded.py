@@ -90,6 +90,10 @@ def load(path: str | Path) -> Loaded:
 def beside(path: Path, circuit: EdgeSet) -> Recorded:
     """A record with the weights and the prompts that lie beside ``path``.
 
+    Args:
+        path: the circuit's file.
+        circuit: what was read from it.
+
     Raises:
         SparselitError: a file is missing or cannot be read, or the record names an edge that its model has not.
     """

@@ -56,6 +56,13 @@ def shared(first: EdgeSet, second: EdgeSet) -> Shared:
 
     Circuits of different models can be compared where the models have the same shape, as checkpoints of one run have.
 
+    Args:
+        first: one circuit, or set of edges.
+        second: the other.
+
+    Returns:
+        The edges and biases of the first alone, of both, and of the second alone.
+
     Raises:
         SparselitError: the models have different shapes.
     """
@@ -72,23 +79,55 @@ def shared(first: EdgeSet, second: EdgeSet) -> Shared:
 
 
 def jaccard(first: Sequence[Place], second: Sequence[Place]) -> float:
-    """Share of places in both, of those in either; of two empty sets 1."""
+    """Share of places in both, of those in either; of two empty sets 1.
+
+    Args:
+        first: edges and biases of one circuit.
+        second: those of the other.
+
+    Returns:
+        In [0, 1]: size of the intersection, as a share of that of the union.
+    """
     one, other = set(first), set(second)
     return len(one & other) / len(one | other) if one | other else 1.0
 
 
 def union(first: Recorded, second: Recorded) -> Recorded:
-    """The edges of either circuit; see :func:`combined`."""
+    """The edges of either circuit; see :func:`combined`.
+
+    Args:
+        first: one circuit.
+        second: another of the same model and ablation.
+
+    Raises:
+        SparselitError: the circuits belong to different weights or have different ablations.
+    """
     return combined(first, second, lambda a, b: a | b)
 
 
 def intersection(first: Recorded, second: Recorded) -> Recorded:
-    """The edges of both circuits; see :func:`combined`."""
+    """The edges of both circuits; see :func:`combined`.
+
+    Args:
+        first: one circuit.
+        second: another of the same model and ablation.
+
+    Raises:
+        SparselitError: the circuits belong to different weights or have different ablations.
+    """
     return combined(first, second, lambda a, b: a & b)
 
 
 def difference(first: Recorded, second: Recorded) -> Recorded:
-    """The edges of the first circuit that the second has not; see :func:`combined`."""
+    """The edges of the first circuit that the second has not; see :func:`combined`.
+
+    Args:
+        first: one circuit.
+        second: another of the same model and ablation.
+
+    Raises:
+        SparselitError: the circuits belong to different weights or have different ablations.
+    """
     return combined(first, second, lambda a, b: a & ~b)
 
 

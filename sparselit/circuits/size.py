@@ -11,7 +11,12 @@ from sparselit.model.wiring import BIAS, Edges, biases, live_channels
 
 
 def nodes_of(edges: Edges, kept: Tensor) -> dict[str, tuple[int, ...]]:
-    """Channels of each site that are an end of a kept edge or bias, ascending; sites without any are left out."""
+    """Channels of each site that are an end of a kept edge or bias, ascending; sites without any are left out.
+
+    Args:
+        edges: the model's edges.
+        kept: boolean (edge,).
+    """
     found: dict[str, list[Tensor]] = {}
     for matrix, numbers in edges.by_matrix(kept):
         for site, channels in edges.ends(matrix, numbers):
@@ -24,6 +29,12 @@ def free_parameters(model: Transformer, edges: Edges, kept: Tensor, ablation: Ab
     """Parameters that stay without being edges: the biases kept, gains of channels that are read, sinks of live heads.
 
     Where the ablation leaves biases alone (a constant is its own mean), all non-zero ones count.
+
+    Args:
+        model: the full model.
+        edges: its edges.
+        kept: the circuit's, boolean (edge,).
+        ablation: says whether biases are removed with the other edges.
     """
     live = live_channels(edges, kept)
     parameters = dict(model.named_parameters(remove_duplicate=False))

@@ -17,7 +17,12 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def add_options(parser: argparse.ArgumentParser, default: str) -> None:
-    """``--output`` and ``--no-picture``; ``default`` says where the picture goes otherwise."""
+    """``--output`` and ``--no-picture``; ``default`` says where the picture goes otherwise.
+
+    Args:
+        parser: of the command.
+        default: words for where the picture goes without ``--output``.
+    """
     parser.add_argument(
         "--output", metavar="PICTURE", help=f"the picture's file, {', '.join(FORMATS)}; default: {default}"
     )
@@ -26,6 +31,10 @@ def add_options(parser: argparse.ArgumentParser, default: str) -> None:
 
 def output_of(options: argparse.Namespace, default: Path) -> Path:
     """Where the picture goes.
+
+    Args:
+        options: of the command.
+        default: the path without ``--output``.
 
     Raises:
         SparselitError: the options exclude each other, or the file's ending is no picture's.
@@ -40,6 +49,10 @@ def output_of(options: argparse.Namespace, default: Path) -> Path:
 
 def save(figure: Figure, output: Path) -> str:
     """Write the picture and return its path as typed from here, where that is shorter.
+
+    Args:
+        figure: the picture.
+        output: the file; its ending is the format.
 
     Raises:
         SparselitError: it cannot be written.

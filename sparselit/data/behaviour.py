@@ -110,6 +110,10 @@ class PromptFile:
 def prompt_record(path: Path, root: Path) -> PromptFile:
     """A prompt file as a circuit in the folder ``root`` names it.
 
+    Args:
+        path: the prompt file.
+        root: folder of the circuit.
+
     Raises:
         SparselitError: the file cannot be read.
     """
@@ -123,6 +127,11 @@ def prompt_record(path: Path, root: Path) -> PromptFile:
 
 def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) -> Examples:
     """Read one split that :meth:`Behaviour.write` wrote.
+
+    Args:
+        path: the prompt file.
+        vocabulary: the tokens, in the order of their numbers.
+        strata: names of the strata, in the order of their numbers.
 
     Raises:
         SparselitError: the file is missing, or a line does not parse; the message names the line.

@@ -30,7 +30,15 @@ def guarded(method: str, function: Callable[[], T]) -> T:
 
 
 def typed(method: str, value: object) -> Example:
-    """``value`` if it is an example; otherwise an error that names the method."""
+    """``value`` if it is an example; otherwise an error that names the method.
+
+    Args:
+        method: class and method, as in ``Copying.sample()``.
+        value: what it has returned.
+
+    Raises:
+        SparselitError: it is no example.
+    """
     if not isinstance(value, Example):
         raise SparselitError(f"{method} must give an Example(prompt, answer, wrong, …), got {value!r:.100}")
     return value

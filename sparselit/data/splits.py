@@ -158,7 +158,16 @@ def different(draw: Callable[[], Example | None], n: int, usable: Callable[[Exam
 
 
 def shuffled_domain(domain: list[Example], seed: int, name: str) -> Iterator[Example]:
-    """A finite domain in a random order that is a function of ``seed``; a prompt with two answers is an error."""
+    """A finite domain in a random order that is a function of ``seed``; a prompt with two answers is an error.
+
+    Args:
+        domain: all examples.
+        seed: of the order.
+        name: the method that they come from, for messages.
+
+    Raises:
+        SparselitError: a prompt has two answers.
+    """
     answers: dict[str, Example] = {}
     for example in domain:
         known = answers.setdefault(example.prompt, example)
@@ -182,7 +191,13 @@ def with_mirrors(stream: Iterator[Example]) -> Iterator[Example]:
 
 
 def two_answers(name: str, one: Example, other: Example) -> SparselitError:
-    """The error for a prompt whose answer is not a function of the prompt."""
+    """The error for a prompt whose answer is not a function of the prompt.
+
+    Args:
+        name: the method that the examples come from.
+        one: the first example.
+        other: one of the same prompt with another answer.
+    """
     return SparselitError(
         f"{name} gives two answers for the prompt {one.prompt!r}: {one.answer!r} and {other.answer!r}"
     )

@@ -87,7 +87,13 @@ class Sites(dict[str, Site]):
     """The sites of one model in forward order, by name."""
 
     def add(self, name: str, width: int, activation: Edit | None = None) -> Site:
-        """Create and register a site."""
+        """Create and register a site.
+
+        Args:
+            name: as in ``layers.0.attn.q``.
+            width: channels on the last axis.
+            activation: activation function that is applied at the site; None for none.
+        """
         site = self[name] = Site(name, width, activation)
         return site
 

@@ -49,7 +49,12 @@ class Matrix:
         return (target, source) if self.target_axis == 0 else (source, target)
 
     def endpoints(self, row: int, column: int) -> tuple[tuple[str, int], tuple[str, int]]:
-        """The two nodes ``(site, channel)`` that the entry at ``row, column`` joins, source first."""
+        """The two nodes ``(site, channel)`` that the entry at ``row, column`` joins, source first.
+
+        Args:
+            row: index on the tensor's first axis.
+            column: index on its second axis; 0 for a bias.
+        """
         source, target = (column, row) if self.target_axis == 0 else (row, column)
         return (self.source, source), (self.target, target)
 
@@ -237,7 +242,12 @@ def _as_value(site: str) -> str:
 
 
 def place_name(place: Place, is_bias: bool) -> str:
-    """A place as text: ``layers.0.attn.q.weight[5,2]``, of a bias ``layers.0.attn.q.bias[5]``."""
+    """A place as text: ``layers.0.attn.q.weight[5,2]``, of a bias ``layers.0.attn.q.bias[5]``.
+
+    Args:
+        place: parameter name, row and column.
+        is_bias: whether it is a bias, which has no column.
+    """
     parameter, row, column = place
     return f"{parameter}[{row}]" if is_bias else f"{parameter}[{row},{column}]"
 
@@ -247,6 +257,10 @@ def live_channels(edges: Edges, kept: Tensor) -> dict[str, Tensor]:
 
     Those are the ends of its edges and biases. Query and key channel of a head act as a product, and a value channel
     through its attention-weighted mean ``z``, so of such a pair both are needed as soon as one is.
+
+    Args:
+        edges: the model's edges.
+        kept: boolean (edge,).
     """
     live: dict[str, Tensor] = {}
     for name, mask in edges.masks(kept).items():

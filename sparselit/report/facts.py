@@ -54,7 +54,13 @@ def interval_text(ends: Sequence[float], dash: str = "-") -> str:
 
 
 def size_text(edges: float, nodes: int, free: int) -> str:
-    """The size of a circuit as ``22 edges, 15 nodes, 9 free``."""
+    """The size of a circuit as ``22 edges, 15 nodes, 9 free``.
+
+    Args:
+        edges: weights and biases kept.
+        nodes: pairs of site and channel.
+        free: parameters that stay without being edges.
+    """
     return f"{edges:,} edges, {nodes:,} nodes, {free:,} free"
 
 

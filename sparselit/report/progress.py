@@ -38,7 +38,12 @@ class Display:
         self._began = time.monotonic()
 
     def counting(self, done: int, total: int) -> None:
-        """So many pieces of so many are done."""
+        """So many pieces of so many are done.
+
+        Args:
+            done: pieces that are done.
+            total: pieces in all.
+        """
         self.done, self.total = done, total
 
     def searching(self, stage: str, edges: int) -> None:

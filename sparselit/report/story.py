@@ -18,7 +18,12 @@ _CONTEXT = 40  # characters of a prompt
 
 
 def node_words(circuit: Circuit, node: Node) -> str:
-    """A node as a person says it: ``neuron 64 of layer 0``, ``residual 17``, ``token ' single quote``."""
+    """A node as a person says it: ``neuron 64 of layer 0``, ``residual 17``, ``token ' single quote``.
+
+    Args:
+        circuit: whose node.
+        node: site and channel.
+    """
     one, row = node_of(circuit, *node), site(node[0])
     if row.block in ("input", "output"):
         return f"{_INPUTS[row.name]} {one.text}"
@@ -38,7 +43,12 @@ def block_words(name: str) -> str:
 
 
 def story_lines(circuit: Circuit, story: Story) -> list[str]:
-    """Everything about one node; see :func:`sparselit.circuits.use.story.story`."""
+    """Everything about one node; see :func:`sparselit.circuits.use.story.story`.
+
+    Args:
+        circuit: whose node.
+        story: what :func:`sparselit.circuits.use.story.story` gives.
+    """
     name, channel = story.node
     title, role = f"{name}:{channel}  {node_words(circuit, story.node)}", site(name).role
     if role:

@@ -42,12 +42,22 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write these bytes by :func:`write_atomically`."""
+    """Write these bytes by :func:`write_atomically`.
+
+    Args:
+        path: the file.
+        content: its bytes.
+    """
     write_atomically(path, lambda file: file.write(content))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, with line feeds as they are, by :func:`write_atomically`."""
+    """Write a text in UTF-8, with line feeds as they are, by :func:`write_atomically`.
+
+    Args:
+        path: the file.
+        text: its content.
+    """
     write_bytes(path, text.encode())
 
 

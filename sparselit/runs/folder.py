@@ -33,13 +33,23 @@ class RunFolder:
 
     @classmethod
     def next(cls, root: Path, name: str) -> RunFolder:
-        """The version after the newest one; nothing is created."""
+        """The version after the newest one; nothing is created.
+
+        Args:
+            root: folder of all runs.
+            name: of the run.
+        """
         versions = cls.versions(root, name)
         return cls(root / name / f"version_{versions[-1].version + 1 if versions else 0}")
 
     @classmethod
     def versions(cls, root: Path, name: str) -> list[RunFolder]:
-        """The versions on disk, oldest first."""
+        """The versions on disk, oldest first.
+
+        Args:
+            root: folder of all runs.
+            name: of the run.
+        """
         found = [_VERSION.fullmatch(path.name) for path in (root / name).glob("version_*") if path.is_dir()]
         return [
             cls(root / name / f"version_{version}") for version in sorted(int(match[1]) for match in found if match)
@@ -48,6 +58,10 @@ class RunFolder:
     @classmethod
     def newest(cls, root: Path, name: str) -> RunFolder:
         """The newest version. An older one is never entered unasked: what it holds may be relied on.
+
+        Args:
+            root: folder of all runs.
+            name: of the run.
 
         Raises:
             SparselitError: there is none, or it has no checkpoint yet.

@@ -92,7 +92,12 @@ def read(kind: type[T], content: object, version: int = 0) -> T:
 
 
 def write(record: Any, version: int = 0) -> Any:
-    """A record as JSON: dictionaries, lists, texts and numbers; the fields in the order of the class."""
+    """A record as JSON: dictionaries, lists, texts and numbers; the fields in the order of the class.
+
+    Args:
+        record: a dataclass, or what its fields hold.
+        version: of the format, on which it depends whether an empty field is written as null or left out.
+    """
     if is_dataclass(record) and not isinstance(record, type):
         content: dict[str, Any] = {}
         for part in _ordered(type(record)):

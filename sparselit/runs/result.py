@@ -257,7 +257,12 @@ class Result:
             raise SparselitError(f"ended must be one of {', '.join(ENDED)}, got {self.ended!r}")
 
     def accuracy(self, split: str, stratum: str = "all") -> float | None:
-        """Accuracy on one kind of prompts, in [0, 1]; None where it was not measured."""
+        """Accuracy on one kind of prompts, in [0, 1]; None where it was not measured.
+
+        Args:
+            split: name of the split.
+            stratum: name of the stratum; ``all`` for the whole split.
+        """
         found = (row.value for row in self.accuracies if (row.split, row.stratum) == (split, stratum))
         return next(found, None)
 

@@ -9,7 +9,12 @@ from sparselit.runs.atomic import write_text
 
 
 def write_timing(path: Path, seconds: float) -> None:
-    """Write the time of a search beside its circuit, which holds nothing that differs between two runs."""
+    """Write the time of a search beside its circuit, which holds nothing that differs between two runs.
+
+    Args:
+        path: the circuit's file.
+        seconds: wall time of the search.
+    """
     text = json.dumps({"seconds": round(seconds, 3)}) + "\n"
     write_text(path.with_suffix(".timing.json"), text)
 

@@ -94,7 +94,12 @@ class Budget:
         return module._parameters[last]  # type: ignore[return-value]
 
     def k(self, step: int, total_steps: int) -> int:
-        """Number of entries that stay after ``step`` optimizer steps of a run of ``total_steps`` (-1: unknown)."""
+        """Number of entries that stay after ``step`` optimizer steps of a run of ``total_steps`` (-1: unknown).
+
+        Args:
+            step: number of applied optimizer steps.
+            total_steps: optimizer steps of the run; -1 where the length is not known.
+        """
         return self.entries(self.density.at(step, total_steps))
 
     def entries(self, density: float) -> int:
@@ -142,7 +147,12 @@ def entries(density: float, numel: int) -> int:
 
 
 def smallest_density(k: int, numel: int) -> float:
-    """The smallest density of four significant digits whose budget is at least ``k`` of ``numel`` entries."""
+    """The smallest density of four significant digits whose budget is at least ``k`` of ``numel`` entries.
+
+    Args:
+        k: entries, at least 1.
+        numel: entries of the tensor.
+    """
     exact = (k - 0.5) / numel
     digits = 3 - math.floor(math.log10(exact))
     density = math.ceil(exact * 10**digits) / 10**digits
@@ -153,6 +163,10 @@ def smallest_density(k: int, numel: int) -> float:
 
 def check_distribution(key: str, distribution: str) -> None:
     """Refuse what is not the name of a distribution.
+
+    Args:
+        key: of the YAML, for the message.
+        distribution: the value to check.
 
     Raises:
         SparselitError: names the key and the value.

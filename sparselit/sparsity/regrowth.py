@@ -42,7 +42,13 @@ def drop_and_grow(
 
 
 def random_scores(shape: torch.Size, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-    """Uniform scores in (0, 1], drawn on the generator's device so that they do not depend on where the weight lies."""
+    """Uniform scores in (0, 1], drawn on the generator's device so that they do not depend on where the weight lies.
+
+    Args:
+        shape: of the weight.
+        generator: of the draw.
+        device: where the scores are put.
+    """
     return (1 - torch.rand(shape, generator=generator, device=generator.device)).to(device)
 
 

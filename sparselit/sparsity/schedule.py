@@ -254,7 +254,12 @@ def as_schedule(density: float | Schedule | list[Schedule]) -> Schedule:
 
 
 def steps(moment: float, total_steps: int) -> float:
-    """A moment in optimizer steps: up to 1 a fraction of ``total_steps``, above 1 the steps themselves."""
+    """A moment in optimizer steps: up to 1 a fraction of ``total_steps``, above 1 the steps themselves.
+
+    Args:
+        moment: a fraction of the run in [0, 1], or a number of optimizer steps above 1.
+        total_steps: optimizer steps of the run.
+    """
     return moment if moment > 1 or moment == 0 else moment * total_steps
 
 

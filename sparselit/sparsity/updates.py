@@ -49,6 +49,12 @@ def _moments(weight: Tensor, optimizers: Sequence[Optimizer]) -> Iterator[Tensor
 
 
 def zero_moments(weight: Tensor, where: Tensor, optimizers: Sequence[Optimizer]) -> None:
-    """Forget what the optimizers remember of the entries ``where``, boolean in the shape of ``weight``."""
+    """Forget what the optimizers remember of the entries ``where``, boolean in the shape of ``weight``.
+
+    Args:
+        weight: the parameter.
+        where: entries to forget, boolean in the shape of ``weight``.
+        optimizers: all that may hold a state of it.
+    """
     for value in _moments(weight, optimizers):
         value.masked_fill_(where, 0)

@@ -50,6 +50,13 @@ def p_share_below(differences: Tensor, bound: float) -> float:
     The score test of Tango 1998 (Statistics in Medicine 17, "Equivalence test and confidence interval for the
     difference in proportions for the paired-sample design"). Its variance is that under the null hypothesis, so that
     pairs without any difference do not count as exactly known.
+
+    Args:
+        differences: of each pair (pair,): -1, 0 or 1.
+        bound: in (-1, 1).
+
+    Returns:
+        P-value of the null hypothesis that the mean difference is at least ``bound``.
     """
     n = len(differences)
     plus, minus = int((differences > 0).sum()), int((differences < 0).sum())
@@ -69,6 +76,13 @@ def p_rank(value: float, others: Sequence[float]) -> float:
 
     (1 + number of others at most as large) / (1 + number of others): exact for any distribution, ties count against
     (Phipson & Smyth 2010, "Permutation p-values should never be zero", §2).
+
+    Args:
+        value: the value observed.
+        others: draws under the null hypothesis.
+
+    Returns:
+        In (0, 1].
     """
     return (1 + sum(other <= value for other in others)) / (1 + len(others))
 

@@ -165,6 +165,13 @@ class Discovery(Callback, ABC):
     def validate(self, module: LightningModule, data: object) -> dict[str, Behaviour]:
         """Refuse what no circuit can be sought in, before anything is computed.
 
+        Args:
+            module: the module that is trained.
+            data: its data; what has ``behaviours()``, unless the callback has a source of its own.
+
+        Returns:
+            The behaviours by name.
+
         Raises:
             SparselitError: the module has no transformer, nothing has behaviours, or a split has no examples.
         """
@@ -360,7 +367,12 @@ def described(circuit: Circuit) -> str:
 
 
 def earlier_circuit(folder: Path, step: int) -> Circuit | None:
-    """The circuit of the newest step before ``step`` in a folder; None where there is none."""
+    """The circuit of the newest step before ``step`` in a folder; None where there is none.
+
+    Args:
+        folder: where the circuits are.
+        step: optimizer steps.
+    """
     before = [path for other, path in circuits_in(folder).items() if other < step]
     return read_circuit(before[-1]) if before else None
 

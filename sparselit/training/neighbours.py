@@ -116,7 +116,12 @@ def restrict_(averages: Sequence[WeightAveraging], tensors: Mapping[str, Tensor]
 
 @contextmanager
 def averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """The module with the weights that a checkpoint holds and validation sees: the average, where one is taken."""
+    """The module with the weights that a checkpoint holds and validation sees: the average, where one is taken.
+
+    Args:
+        trainer: its callbacks may average the weights.
+        module: the module that is trained; it has its own weights again afterwards.
+    """
     with ExitStack() as undo:
         for found in averages_of(trainer):
             if found._average_model is not None:

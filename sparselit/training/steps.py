@@ -8,7 +8,15 @@ from lightning.pytorch import LightningModule, Trainer
 
 
 def length_in_epochs(trainer: Trainer, module: LightningModule) -> int:
-    """Optimizer steps of a run that is limited by ``max_epochs`` over a dataloader of known length."""
+    """Optimizer steps of a run that is limited by ``max_epochs`` over a dataloader of known length.
+
+    Args:
+        trainer: knows the epochs and the batches.
+        module: it must step its optimizer once per (accumulated) batch.
+
+    Returns:
+        Their number; -1 where it cannot be computed.
+    """
     batches = trainer.num_training_batches
     if not module.automatic_optimization or math.isinf(batches) or trainer.max_epochs in (None, -1):
         return -1

@@ -43,7 +43,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def on_device(behaviour: Behaviour, device: torch.device) -> Behaviour:
-    """The same examples on a device."""
+    """The same examples on a device.
+
+    Args:
+        behaviour: the examples by split.
+        device: the device.
+    """
     splits = {name: Examples(*(field.to(device) for field in split)) for name, split in behaviour.splits.items()}
     return replace(behaviour, splits=splits)
 

@@ -79,7 +79,14 @@ _USED = ("discovery", "selection")
 
 
 def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool]) -> Necessity:
-    """In how many cases the removal of one edge still breaks the stated criterion on the report split of ``n``."""
+    """In how many cases the removal of one edge still breaks the stated criterion on the report split of ``n``.
+
+    Args:
+        edges: the model's edges.
+        kept: the circuit's, boolean (edge,).
+        n: examples of the report split.
+        works: whether the criterion holds on the report split with a set of edges (edge,).
+    """
     needed = 0
     weights = (kept & ~edges.is_bias).nonzero()[:, 0].tolist()
     for index in weights:

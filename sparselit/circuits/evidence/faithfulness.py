@@ -74,7 +74,16 @@ def activations(subject: Observed) -> dict[str, Unexplained]:
 
 
 def fraction_unexplained(one: Tensor, other: Tensor) -> float | None:
-    """Fraction of the variance of ``other`` (row, channel) that ``one`` leaves unexplained, pooled over channels."""
+    """Fraction of the variance of ``other`` (row, channel) that ``one`` leaves unexplained, pooled over channels.
+
+    Args:
+        one: values that explain (row, channel).
+        other: values to be explained (row, channel).
+
+    Returns:
+        1 minus the coefficient of determination without a fit: squared differences, as a share of the squared
+        deviations from each channel's mean. None where ``other`` does not vary.
+    """
     variance = _centred(other).square().sum()
     return round(float((one - other).square().sum() / variance), DIGITS) if _varies(other) else None
 
@@ -140,6 +149,10 @@ def interchange(subject: Observed, criterion: Criterion) -> Interchange:
     An interchange intervention (Geiger et al. 2021, §3) between the circuit and the full model on the same prompt
     instead of between two prompts: a node that means the same in both can be exchanged without harm.
 
+    Args:
+        subject: the circuit, on some report examples.
+        criterion: the stated bounds.
+
     Returns:
         ``into_full``: the full model with the circuit's values; ``into_circuit``: the circuit with the full model's.
     """
@@ -168,6 +181,13 @@ def random_halves(subject: Observed, criterion: Criterion) -> Worst:
     """The circuit with random halves of all other edges ablated and the other halves in place.
 
     Parts that cancel out are missed by ablating everything at once; a half that holds one and not the other shows them.
+
+    Args:
+        subject: the circuit, on some report examples.
+        criterion: the stated bounds.
+
+    Returns:
+        The worst values over all halves, and how many halves meet the criterion.
     """
     values = []
     for seed in range(HALVES):
@@ -178,6 +198,10 @@ def random_halves(subject: Observed, criterion: Criterion) -> Worst:
 
 def relaxation(subject: Observed, criterion: Criterion) -> Relaxation:
     """The way from the circuit to the full model: all other edges opened together, a tenth at a time.
+
+    Args:
+        subject: the circuit, on some report examples.
+        criterion: the stated bounds.
 
     Returns:
         ``task_loss`` and ``accuracy`` at each step, from closed to open, and the worst values.

@@ -61,6 +61,11 @@ NAMES = (*TARGETS, "untrained_model")
 def subject_of(name: str, model: Transformer, examples: Examples) -> tuple[Transformer, Examples]:
     """Model and examples of a null: another target, or the task in an untrained model.
 
+    Args:
+        name: one of :data:`NAMES`.
+        model: the trained model.
+        examples: the task.
+
     Raises:
         SparselitError: the name is unknown, or every token is an answer so that there is no constant one.
     """

@@ -84,7 +84,12 @@ def _null(logits: Tensor, examples: Examples, reference: Tensor, criterion: Crit
 
 
 def random_circuit(circuit: Subnetwork, seed: int) -> Tensor:
-    """As many random edges of each matrix as the circuit has there, boolean (edge,)."""
+    """As many random edges of each matrix as the circuit has there, boolean (edge,).
+
+    Args:
+        circuit: the circuit whose size is matched, matrix by matrix.
+        seed: of the draw.
+    """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros_like(circuit.kept)
     for here in circuit.edges.members:
@@ -98,6 +103,10 @@ def matched_circuit(circuit: Subnetwork, seed: int) -> Tensor:
 
     Each is drawn among the eight edges outside of the circuit, not drawn yet, whose magnitudes are nearest. Where a
     matrix has no more of them, the circuit's own are taken, since the number of edges is to be the same.
+
+    Args:
+        circuit: the circuit whose edges are matched.
+        seed: of the draw.
     """
     rng = random.Random(seed)
     edges, kept = circuit.edges, circuit.kept
@@ -147,7 +156,12 @@ def _edges_needed(circuit: Subnetwork, seed: int, examples: Examples, reference:
 
 
 def untrained_model(model: Transformer, seed: int = 0) -> Transformer:
-    """A fresh initialisation of the same architecture with as many non-zeros in each matrix as ``model`` has."""
+    """A fresh initialisation of the same architecture with as many non-zeros in each matrix as ``model`` has.
+
+    Args:
+        model: the trained model; it is not changed.
+        seed: of the initialisation and of the non-zeros.
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         fresh = Transformer(**model.config)

@@ -55,25 +55,49 @@ def score(logits: Tensor, examples: Examples, reference: Tensor) -> Score:
 
 
 def lead(logits: Tensor, examples: Examples) -> Tensor:
-    """By how much the answer's logit exceeds the largest other one (example,); negative where the answer is wrong."""
+    """By how much the answer's logit exceeds the largest other one (example,); negative where the answer is wrong.
+
+    Args:
+        logits: answer logits (example, vocabulary).
+        examples: their examples.
+    """
     answer = examples.answer[:, None]
     others = logits.scatter(1, answer, -torch.inf).amax(1)
     return logits.gather(1, answer)[:, 0] - others
 
 
 def by_stratum(logits: Tensor, examples: Examples, reference: Tensor, strata: list[str]) -> dict[str, Score]:
-    """:func:`score` per stratum; strata without examples are left out."""
+    """:func:`score` per stratum; strata without examples are left out.
+
+    Args:
+        logits: answer logits (example, vocabulary).
+        examples: their examples.
+        reference: the full model's logits.
+        strata: names of the strata, in the order of ``examples.stratum``.
+    """
     chosen = {name: examples.stratum == i for i, name in enumerate(strata)}
     return {name: score(logits[c], examples.select(c), reference[c]) for name, c in chosen.items() if c.any()}
 
 
 def meets(circuit: Subnetwork, examples: Examples, reference: Tensor, criterion: Criterion) -> bool:
-    """Whether the criterion holds with only the circuit's edges; stops where it is hopeless."""
+    """Whether the criterion holds with only the circuit's edges; stops where it is hopeless.
+
+    Args:
+        circuit: the circuit.
+        examples: the examples.
+        reference: the full model's answer logits on them (example, vocabulary).
+        criterion: bounds that must all hold.
+    """
     return Evaluation(criterion, lambda part: circuit.logits(examples.select(part)), examples, reference).holds()
 
 
 def worst_of(values: list[dict[str, float]], criterion: Criterion) -> Worst:
-    """The worst of several measurements of the same thing, of each metric that the criterion bounds among others."""
+    """The worst of several measurements of the same thing, of each metric that the criterion bounds among others.
+
+    Args:
+        values: one measurement each, by metric.
+        criterion: its metrics are given beside loss and accuracy.
+    """
     names = dict.fromkeys(["task_loss", "accuracy", *(bound.metric for bound in criterion)])
     worst = {name: (min if name == "accuracy" else max)(each[name] for each in values) for name in names}
     met = sum(all(bound.holds(each[bound.metric]) for bound in criterion) for each in values)

@@ -53,6 +53,13 @@ def search_of(record: SearchRecord, name: str | None = None) -> tuple[type[Searc
 
     A circuit's file may come from anybody, so only sparselit's own searches are looked up in it.
 
+    Args:
+        record: what the circuit's file says of its search.
+        name: class name of one of sparselit's searches; None for the circuit's own.
+
+    Returns:
+        The class and its arguments; those of a named search are its defaults.
+
     Raises:
         SparselitError: there is no such search.
     """

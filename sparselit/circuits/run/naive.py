@@ -84,12 +84,27 @@ class NaiveEngine:
 
     @torch.no_grad()
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
-        """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges; shares in [0, 1] open them partly."""
+        """Answer logits (example, vocabulary) with only ``kept`` (edge,) edges; shares in [0, 1] open them partly.
+
+        Args:
+            kept: boolean (edge,), or shares in [0, 1].
+            examples: the prompts.
+        """
         return self._answers(self.model, self.masks(kept), examples)
 
     @torch.no_grad()
     def run(self, kept: Tensor, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
-        """Logits with only ``kept`` (edge,) edges in one forward pass; arguments as those of :func:`context`."""
+        """Logits with only ``kept`` (edge,) edges in one forward pass; arguments as those of :func:`context`.
+
+        Args:
+            kept: boolean (edge,), or shares in [0, 1].
+            tokens: (batch, position) int64.
+            at: (batch,) int64, the one position of each sequence that is computed; None for all.
+            corrupted: corrupted prompts (batch, position), which ``resample`` needs.
+
+        Returns:
+            Logits (batch, position, vocabulary); with ``at``, (batch, vocabulary).
+        """
         return masked_logits(self.model, self.masks(kept), context(self.model, self.replacement, tokens, at, corrupted))
 
     def _answers(

@@ -42,7 +42,15 @@ class Streams:
         return int(changed.min()) if len(changed) else len(self.sites)
 
     def after(self, blocks: int, start: int) -> Tensor:
-        """The stream after that many blocks, of the portion that begins at example ``start``."""
+        """The stream after that many blocks, of the portion that begins at example ``start``.
+
+        Args:
+            blocks: attentions and MLPs that have been computed, at least 1.
+            start: the first example of the portion.
+
+        Returns:
+            The residual stream (example, position, channel).
+        """
         return self.records[start][self.sites[blocks - 1]]
 
 

@@ -20,6 +20,11 @@ def useful(model: Transformer, edges: Edges, kept: Tensor) -> Tensor:
     Forwards, an edge whose source is zero on every prompt writes nothing; backwards, one whose target nobody reads is
     lost. Whatever writes to the residual stream counts as read where a norm follows, since it changes the scale, and
     whatever competes in an AbsTopK counts as read.
+
+    Args:
+        model: the full model.
+        edges: its edges.
+        kept: boolean (edge,).
     """
     if model.norm_kind == "layer":
         return kept.clone()  # centring makes every channel non-zero

@@ -84,7 +84,13 @@ class Search(ABC):
 
     @abstractmethod
     def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
-        """Remove edges from ``found.kept`` in place, never leaving a set that fails the criterion."""
+        """Remove edges from ``found.kept`` in place, never leaving a set that fails the criterion.
+
+        Args:
+            problem: what is sought; :meth:`Problem.works` is the test of a set of edges.
+            found: its ``kept`` meets the criterion, and must do so whenever this method ends, by an exception too.
+            progress: to be called as (stage, edges left) after each try; it ends the search by raising.
+        """
 
 
 def attempt(problem: Problem, found: Found, trial: Tensor) -> bool:
@@ -106,7 +112,12 @@ def attempt(problem: Problem, found: Found, trial: Tensor) -> bool:
 
 
 def without(kept: Tensor, edges: Tensor) -> Tensor:
-    """``kept`` (edge,) without the edges of these numbers."""
+    """``kept`` (edge,) without the edges of these numbers.
+
+    Args:
+        kept: boolean (edge,).
+        edges: indices of edges (index,).
+    """
     rest = kept.clone()
     rest[edges] = False
     return rest
@@ -119,6 +130,11 @@ def certify(problem: Problem, found: Found, progress: Progress) -> None:
     the list is walked in a circle until as many units in a row as the circuit has are necessary. Where two units in
     a row go, the next ones are tried together, twice as many each time. An evaluation that was given up early is
     finished at the end, so that the certificate says what each removal does to every example.
+
+    Args:
+        problem: what is sought.
+        found: ``kept``, ``removals`` and ``complete`` are changed.
+        progress: called as (``certificate``, units left).
     """
     problem.focus(found.kept)
     found.removals.clear()
@@ -152,7 +168,15 @@ def certify(problem: Problem, found: Found, progress: Progress) -> None:
 
 
 def smallest_failure(problem: Problem, found: Found) -> float:
-    """By how much the criterion fails, at the least, when any one unit is removed (positive)."""
+    """By how much the criterion fails, at the least, when any one unit is removed (positive).
+
+    Args:
+        problem: its criterion is the one that fails.
+        found: a certified circuit.
+
+    Returns:
+        The smallest of the negative margins; 0 where nothing was removed.
+    """
     return min((-margin(problem.criterion, values) for values in found.removals.values()), default=0.0)
 
 

@@ -17,6 +17,12 @@ class HardConcrete(LearnedMasks):
     """Gates over edges from the hard-concrete distribution, with a penalty on the expected number of open ones.
 
     Louizos et al. 2018 (arXiv 1712.01312), equations 10-12. An edge counts as open where its gate's median is above 0.
+
+    Args:
+        steps: steps of gradient descent, at least 1.
+        lr: Adam's learning rate of the gates' parameters, above 0.
+        batch: discovery examples in each step, at least 1.
+        seed: of the batches and of the gates' noise.
     """
 
     def __init__(self, steps: int = 300, lr: float = 0.1, batch: int = 128, seed: int = 0) -> None:

@@ -50,15 +50,33 @@ class LearnedMasks(Search):
 
     @abstractmethod
     def start(self, problem: Problem, kept: Tensor) -> Tensor:
-        """The gates' parameters before the first step, all open."""
+        """The gates' parameters before the first step, all open.
+
+        Args:
+            problem: what is sought.
+            kept: the edges that the search begins with, boolean (edge,).
+
+        Returns:
+            One number per gate (gate,), float; which gates there are is the subclass's choice.
+        """
 
     @abstractmethod
     def shares(self, parameters: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Share (edge,) by which each edge is open, in [0, 1], and the size that is penalised, a scalar."""
+        """Share (edge,) by which each edge is open, in [0, 1], and the size that is penalised, a scalar.
+
+        Args:
+            parameters: of the gates (gate,).
+            generator: of random gates.
+        """
 
     @abstractmethod
     def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
-        """The edges to try fully open, boolean (edge,): all that are open at all, or fewer where those have failed."""
+        """The edges to try fully open, boolean (edge,): all that are open at all, or fewer where those have failed.
+
+        Args:
+            parameters: of the gates (gate,).
+            stuck: whether the last two tries have failed.
+        """
 
     def project(self, parameters: Tensor) -> None:
         """Bring the parameters back into their range after a step, in place."""

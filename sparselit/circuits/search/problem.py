@@ -88,7 +88,18 @@ class Problem(OnEngine):
         ablation: str | Mapping[str, Any] | Ablation = "zero",
         granularity: Granularity = "weight",
     ) -> Problem:
-        """The problem of a model and an ablation whose means, if any, are taken over ``discovery``."""
+        """The problem of a model and an ablation whose means, if any, are taken over ``discovery``.
+
+        Args:
+            model: the full model.
+            discovery: examples on which edges are removed.
+            criterion: bounds that must all hold.
+            ablation: a kind's name, its arguments, or an :class:`Ablation`.
+            granularity: what is removed and certified as one.
+
+        Raises:
+            SparselitError: the criterion is empty, or the ablation is none.
+        """
         engine = NaiveEngine.of(model, ablation, {"discovery": discovery})
         return cls(engine, discovery, criterion, granularity)
 
@@ -111,7 +122,12 @@ class Problem(OnEngine):
         return other
 
     def on(self, examples: Examples, criterion: Criterion) -> Problem:
-        """The same edges and ablation, its means included, asked about other examples and bounds."""
+        """The same edges and ablation, its means included, asked about other examples and bounds.
+
+        Args:
+            examples: the other examples.
+            criterion: bounds that must all hold on them.
+        """
         return Problem(self.engine, examples, criterion, self.granularity)
 
     def useful(self, kept: Tensor) -> Tensor:
@@ -123,17 +139,31 @@ class Problem(OnEngine):
         self.engine.focus(kept)
 
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
-        """Answer logits (example, vocabulary) with only ``kept`` edges."""
+        """Answer logits (example, vocabulary) with only ``kept`` edges.
+
+        Args:
+            kept: boolean (edge,).
+            examples: the prompts.
+        """
         return self.engine.logits(kept, examples)
 
     def naive_logits(self, kept: Tensor, examples: Examples) -> Tensor:
-        """As :meth:`logits` on the full model, by the slowest and simplest path."""
+        """As :meth:`logits` on the full model, by the slowest and simplest path.
+
+        Args:
+            kept: boolean (edge,).
+            examples: the prompts.
+        """
         return self.engine.naive.logits(kept, examples)
 
     def soft_logits(self, shares: Tensor, examples: Examples) -> Tensor:
         """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares.
 
         Shares of edges outside of the set that was announced last get no gradient if all of them are zero.
+
+        Args:
+            shares: by how much each edge is open (edge,), in [0, 1].
+            examples: the prompts.
         """
         return self.engine.soft_logits(shares, examples)
 

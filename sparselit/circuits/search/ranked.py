@@ -37,7 +37,12 @@ class RankedSearch(Search):
         return rank(problem, self.ranking, self.steps, self.examples, self.seed)
 
     def ordered(self, problem: Problem, kept: Tensor) -> list[Tensor]:
-        """The edges (index,) of each unit of ``kept``, least important first; a unit counts as its edges together."""
+        """The edges (index,) of each unit of ``kept``, least important first; a unit counts as its edges together.
+
+        Args:
+            problem: its granularity says what a unit is.
+            kept: boolean (edge,).
+        """
         return ordered_units(problem, kept, self.rank(problem))
 
 

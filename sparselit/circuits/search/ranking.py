@@ -59,6 +59,11 @@ def integrated_inputs(problem: Problem, steps: int = 10, examples: int = 256) ->
 
     The embedded prompt is interpolated linearly from its corrupted prompt (Hanna et al. 2024, arXiv 2403.17806,
     EAP-IG); arguments as for :func:`integrated_gradients`.
+
+    Args:
+        problem: the model, its edges and the discovery split, whose examples have corrupted prompts.
+        steps: points on the way, at least 1.
+        examples: discovery examples used, the first ones.
     """
     subset = problem.discovery.select(slice(0, examples))
     with problem.model.sites.recorded(["embed"]) as record, torch.no_grad():
@@ -75,12 +80,24 @@ def _towards(other: Tensor, share: float) -> Edit:
 
 
 def gradient(problem: Problem, steps: int = 1, examples: int = 256) -> Tensor:
-    """Importance (edge,): magnitude of the gradient with all edges open (attribution patching); no steps."""
+    """Importance (edge,): magnitude of the gradient with all edges open (attribution patching); no steps.
+
+    Args:
+        problem: the model, its edges and the discovery split.
+        steps: not used.
+        examples: discovery examples used, the first ones.
+    """
     return mask_gradient(problem, 1.0, problem.discovery.select(slice(0, examples))).abs()
 
 
 def magnitude(problem: Problem, steps: int = 1, examples: int = 1) -> Tensor:
-    """Importance (edge,): the weight's magnitude; no example is run."""
+    """Importance (edge,): the weight's magnitude; no example is run.
+
+    Args:
+        problem: the model and its edges.
+        steps: not used.
+        examples: not used.
+    """
     tensors = [problem.model.get_parameter(name).detach().cpu() for name in problem.edges.names]
     importance = torch.zeros(len(problem.edges))
     for tensor, here in zip(tensors, problem.edges.members, strict=True):
@@ -90,7 +107,14 @@ def magnitude(problem: Problem, steps: int = 1, examples: int = 1) -> Tensor:
 
 
 def shuffled(problem: Problem, steps: int = 1, examples: int = 1, seed: int = 0) -> Tensor:
-    """Importance (edge,): a random order, the null of all others."""
+    """Importance (edge,): a random order, the null of all others.
+
+    Args:
+        problem: its edges are counted.
+        steps: not used.
+        examples: not used.
+        seed: of the order.
+    """
     return torch.rand(len(problem.edges), generator=torch.Generator().manual_seed(seed))
 
 
@@ -118,6 +142,11 @@ def rank(problem: Problem, ranking: Ranking, steps: int, examples: int, seed: in
 
 def check_ranking(ranking: str, steps: int, examples: int) -> None:
     """Refuse what no ranking can use.
+
+    Args:
+        ranking: name of the ranking.
+        steps: points of the integrated rankings.
+        examples: discovery examples.
 
     Raises:
         SparselitError: the name is unknown or a number is below 1; the message names it.

@@ -19,6 +19,12 @@ class SoftMasks(LearnedMasks):
     Each edge is open by a share of its own. Every step of Adam is projected back onto [0, 1], so that shares reach zero
     exactly and can come back. It needs no noise, so that it is repeatable. Unlike a greedy search it weighs all
     removals against each other, which is what finds small circuits under mean ablation (``docs/results/searches.md``).
+
+    Args:
+        steps: steps of gradient descent, at least 1.
+        lr: Adam's learning rate of the shares, above 0.
+        batch: discovery examples in each step, at least 1.
+        seed: of the batches.
     """
 
     def __init__(self, steps: int = 200, lr: float = 0.1, batch: int = 64, seed: int = 0) -> None:

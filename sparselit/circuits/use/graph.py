@@ -188,7 +188,15 @@ def node_of(circuit: EdgeSet, name: str, channel: int) -> Node:
 
 
 def token_label(circuit: EdgeSet, token: int) -> tuple[str, str]:
-    """A token as it can be read, and its name: quotation marks bare and named, all else as Python writes it."""
+    """A token as it can be read, and its name: quotation marks bare and named, all else as Python writes it.
+
+    Args:
+        circuit: its task has the vocabulary.
+        token: the token's number.
+
+    Returns:
+        Text and name; the name is empty but for quotation marks.
+    """
     words = circuit.task.vocabulary
     if not 0 <= token < len(words):
         return f"#{token}", ""

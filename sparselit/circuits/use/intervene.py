@@ -45,7 +45,13 @@ class Intervention:
 
 @torch.no_grad()
 def means(model: Transformer, sites: list[str], examples: Examples) -> dict[str, Tensor]:
-    """Mean activation (channel,) of each site in the full model, over all positions that are no padding."""
+    """Mean activation (channel,) of each site in the full model, over all positions that are no padding.
+
+    Args:
+        model: the full model.
+        sites: their names.
+        examples: the prompts.
+    """
     with model.sites.recorded(sites) as record:
         model(examples.tokens)
     return {site: real_rows(x, examples.real).mean(0) for site, x in record.items()}
@@ -92,10 +98,19 @@ def effect(
 ) -> dict[str, Any]:
     """What an intervention does to a behaviour.
 
+    Args:
+        model: the full model; it is not changed.
+        intervention: what to change.
+        examples: the prompts.
+        mean: :func:`means` of the sites that are ablated.
+
     Returns:
         ``before`` and ``after``, each with ``task_loss`` (nats), ``accuracy``, its ``accuracy_interval`` (Wilson, 95 %)
         and ``wrong`` (share answered by the competing answer); ``kl`` (mean divergence of the model's distribution
         from the changed one's, nats); ``flipped`` (share whose answer changes) and ``n``.
+
+    Raises:
+        SparselitError: a site that is ablated has no mean.
     """
     whole = changed_logits(model, Intervention(), examples)
     changed = changed_logits(model, intervention, examples, mean)

@@ -14,7 +14,12 @@ _PLACE = re.compile(r"(.+\.(?:weight|bias))\[(\d+)(?:,\s*(\d+))?\]")
 
 
 def node_name(site: str, channel: int) -> str:
-    """A node as text: ``layers.0.mlp.act:13``."""
+    """A node as text: ``layers.0.mlp.act:13``.
+
+    Args:
+        site: the site's name.
+        channel: index on its last axis.
+    """
     return f"{site}:{channel}"
 
 
@@ -52,6 +57,11 @@ def parse_nodes(text: str, model: Transformer, vocabulary: Sequence[str] = ()) -
 
 def parse_place(text: str, model: Transformer, edges: Edges) -> Place | None:
     """The edge or bias that ``layers.0.attn.q.weight[5,2]`` or ``….q.bias[5]`` means; None where the form is another.
+
+    Args:
+        text: parameter, row and column; of a bias, parameter and row.
+        model: whose tensors.
+        edges: its edges.
 
     Raises:
         SparselitError: the form is right, but the model has no such weight, or it is zero.

@@ -148,6 +148,14 @@ def activations(circuit: Loaded, node: Node, examples: Examples) -> tuple[Tensor
     """Activation (example, position) of a node in the circuit run alone, and which positions are no padding.
 
     A ``token`` or ``position`` is 1 where it stands and 0 elsewhere.
+
+    Args:
+        circuit: the circuit.
+        node: site and channel.
+        examples: the prompts.
+
+    Returns:
+        Values, and booleans (example, position); values of one position where the site is computed at the answer only.
     """
     name, channel = node
     real = examples.real

@@ -42,7 +42,14 @@ def run(argv: list[str]) -> None:
 
 
 def lines(first: Circuit, second: Circuit, common: Shared, scores: dict[str, dict[str, Any]]) -> list[str]:
-    """The comparison for a person, 80 columns wide."""
+    """The comparison for a person, 80 columns wide.
+
+    Args:
+        first: circuit A.
+        second: circuit B.
+        common: the edges of both and of either.
+        scores: by circuit and task, what is shown of its evidence.
+    """
     from sparselit.model.wiring import place_name  # torch is slow to import
 
     rows = [

@@ -65,7 +65,12 @@ def run(argv: list[str]) -> None:
 
 
 def lines(changes: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
-    """The effects as a table: the full model before, and after the change."""
+    """The effects as a table: the full model before, and after the change.
+
+    Args:
+        changes: what was changed, as typed.
+        found: by task, :func:`sparselit.circuits.use.intervene.effect`.
+    """
     rows = [f"full model, report split: {', '.join(changes)}"] if len(", ".join(changes)) < 50 else changes
     rows += ["", f"{'task':<20}{'':<8}{'loss':>9}{'accuracy':>11}{'95 % interval':>19}{'wrong':>11}"]
     for task, values in found.items():

@@ -15,6 +15,11 @@ from sparselit.training.sparsifier import sparsifiers_of
 def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
     """Test a trained model where model and data know how to.
 
+    Args:
+        trainer: ends where it stands.
+        model: the trained module.
+        data: its data; None for none.
+
     Returns:
         Logged values by name: those of the last validation, and those of the test.
     """

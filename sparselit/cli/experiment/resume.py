@@ -79,6 +79,10 @@ def find_start(ckpt_path: str, root: Path, name: str) -> Start:
 def refuse_other_seed(start: Start, seed: object) -> None:
     """Refuse to go on in a run that was begun with another seed: it is another run.
 
+    Args:
+        start: where the run goes on.
+        seed: of this command.
+
     Raises:
         SparselitError: the seeds differ; the message names both and the run.
     """
@@ -98,6 +102,11 @@ def refuse_other_seed(start: Start, seed: object) -> None:
 
 def check_fit(start: Start, model: LightningModule, data: LightningDataModule | None) -> None:
     """Refuse a checkpoint of another vocabulary or of other shapes before anything is computed.
+
+    Args:
+        start: where the run goes on.
+        model: the module that is to take the weights.
+        data: its vocabulary is compared; None for none.
 
     Raises:
         SparselitError: in one or two lines, what differs.
@@ -153,7 +162,12 @@ def _sketch(vocabulary: list[str]) -> str:
 
 
 def data_changes(start: Start, data: LightningDataModule | None) -> Iterator[str]:
-    """A line for each argument of the data that was another when the checkpoint was written."""
+    """A line for each argument of the data that was another when the checkpoint was written.
+
+    Args:
+        start: where the run goes on.
+        data: of this command; None for none.
+    """
     saved = {key: value for key, value in start.content.get("datamodule_hyper_parameters", {}).items() if key[0] != "_"}
     current = {} if data is None else {key: value for key, value in data.hparams.items() if key[0] != "_"}
     for key, before, now in differences(saved, current):
@@ -161,7 +175,12 @@ def data_changes(start: Start, data: LightningDataModule | None) -> Iterator[str
 
 
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Keys that both have with different values, as (key, saved value, current value)."""
+    """Keys that both have with different values, as (key, saved value, current value).
+
+    Args:
+        saved: values of the checkpoint.
+        current: values of this command.
+    """
     for key, value in saved.items():
         if key in current and _plain(current[key]) != _plain(value):
             yield key, _plain(value), _plain(current[key])

@@ -187,7 +187,12 @@ def class_arguments(class_path: str) -> list[str]:
 
 
 def subclass_names(class_path: str, ours: bool = False) -> set[str]:
-    """Short names of the public classes below a base that are imported; ``ours`` leaves Lightning's own out."""
+    """Short names of the public classes below a base that are imported; ``ours`` leaves Lightning's own out.
+
+    Args:
+        class_path: of the base.
+        ours: leave Lightning's own classes out.
+    """
     base = locate(class_path)
     if not isinstance(base, type):
         return set()
