@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_moment, check_whole
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.schedule import steps
@@ -49,11 +49,9 @@ class AcdcSparsity(Sparsifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(density, rules, moments=moments, grads=grads, **kwargs)
-        if every_n_steps < 1:
-            raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        check_whole("every_n_steps", every_n_steps, 1)
         for key, value in (("begin", begin), ("end", end)):
-            if not value >= 0:
-                raise SparselitError(f"{key} must be a fraction in [0, 1] or a number of steps, got {value}")
+            check_moment(key, value)
         self.begin, self.end = begin, end
         self.every_n_steps = every_n_steps
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, discover
-from sparselit.circuits.criterion import ROBUST
+from sparselit.circuits.criterion import ROBUST, check_criterion
 from sparselit.circuits.discover import Depth
 from sparselit.circuits.run.ablation import as_ablation
 from sparselit.circuits.run.granularity import Granularity
 from sparselit.circuits.search import Auto, Progress, Search
-from sparselit.errors import SparselitError
+from sparselit.errors import LARGEST_COUNT, check_range
 from sparselit.model.transformer import Transformer
 from sparselit.training.discovery import Begin, Discovery
 
@@ -54,14 +54,12 @@ class CircuitDiscovery(Discovery):
         evidence: Depth = "quick",
     ) -> None:
         super().__init__(every_n_steps, begin, warm_start)
-        if not 0 <= margin < 1:
-            raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
-        if max_seconds is not None and max_seconds <= 0:
-            raise SparselitError(f"circuits.max_seconds must be positive or null, got {max_seconds}")
+        check_range("circuits.margin", margin, 0, 1, below=True)
+        if max_seconds is not None:
+            check_range("circuits.max_seconds", max_seconds, 0, above=True, most=LARGEST_COUNT)
         if criterion is None:
             criterion = list(ROBUST)
-        if not criterion:
-            raise SparselitError("circuits.criterion is empty; give at least one {metric, at_most | at_least}")
+        check_criterion(criterion)
         self.criterion = criterion
         self.ablation = as_ablation(ablation)
         self.granularity: Granularity = granularity

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import check_moment, check_range, check_whole
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.regrowth import drop_and_grow, generator, random_scores
 from sparselit.sparsity.schedule import steps
@@ -48,12 +48,9 @@ class DynamicSparsity(StaticSparsity):
         **kwargs: Any,
     ) -> None:
         super().__init__(density, rules, seed=seed, moments=moments, **kwargs)
-        if every_n_steps < 1:
-            raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        if not 0 <= drop <= 1:
-            raise SparselitError(f"drop must lie in [0, 1], got {drop}")
-        if not until >= 0:
-            raise SparselitError(f"until must be a fraction in [0, 1] or a number of steps, got {until}")
+        check_whole("every_n_steps", every_n_steps, 1)
+        check_range("drop", drop, 0, 1)
+        check_moment("until", until)
         self.every_n_steps = every_n_steps
         self.drop = drop
         self.until = until

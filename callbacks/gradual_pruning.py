@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.projection import select
 from sparselit.training.method import Density, Gradients, Moments
@@ -42,8 +42,7 @@ class GradualPruning(Sparsifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(density, rules, moments=moments, grads=grads, **kwargs)
-        if every_n_steps < 1:
-            raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        check_whole("every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
 
     def check(self, budgets: Sequence[Budget]) -> None:

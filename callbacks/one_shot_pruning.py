@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparselit.errors import check_moment
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.schedule import Schedule
 
@@ -23,4 +24,5 @@ class OneShotPruning(GradualPruning):
     """
 
     def __init__(self, density: float, rules: list[Rule] | None = None, *, at: float = 0.5, **kwargs: Any) -> None:
+        check_moment("at", at)
         super().__init__(Schedule(to=density, begin=at, end=at), rules, every_n_steps=1, **kwargs)

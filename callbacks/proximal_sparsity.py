@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import LARGEST_RATE, SparselitError, check_moment, check_range
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.proximal import Group, shrink_
 from sparselit.sparsity.schedule import steps
@@ -47,12 +47,10 @@ class ProximalSparsity(AnnealedSparsity):
         **kwargs: Any,
     ) -> None:
         super().__init__(density, rules, **kwargs)
-        if not strength >= 0:
-            raise SparselitError(f"strength must be at least 0, got {strength}")
+        check_range("strength", strength, 0, most=LARGEST_RATE)
         if group not in ("entry", "row", "column"):
             raise SparselitError(f"group must be entry, row or column, got {group!r}")
-        if not until >= 0:
-            raise SparselitError(f"until must be a fraction in [0, 1] or a number of steps, got {until}")
+        check_moment("until", until)
         self.strength, self.group, self.until = strength, group, until
         self._support: dict[str, Tensor] = {}
 

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import LARGEST_COUNT, LARGEST_RATE, check_moment, check_range, check_whole
 from sparselit.sparsity.budget import Rule
 from sparselit.sparsity.pace import Pace, Verdict
 from sparselit.sparsity.proximal import shrink_
@@ -86,19 +86,18 @@ class SelfPacedSparsity(AnnealedSparsity):
         **kwargs: Any,
     ) -> None:
         super().__init__(density, rules, **kwargs)
-        for key, good, wanted in (
-            ("loss_below", loss_below > 0, "be positive"),
-            ("memory", 0 <= memory < 1, "lie in [0, 1)"),
-            ("shrink", shrink >= 0, "be at least 0"),
-            ("spike", spike is None or spike > 1, "be above 1, or null"),
-            ("patience", patience is None or patience >= 1, "be at least 1, or null"),
-            ("held_out", held_out is None or held_out >= 1, "be at least 1, or null"),
-            ("finish", finish is None or finish >= 0, "be a fraction in [0, 1], a number of steps, or null"),
-            ("hold", 0 <= hold <= 1, "lie in [0, 1]"),
-            ("snapshots", snapshots >= 1, "be at least 1"),
-        ):
-            if not good:
-                raise SparselitError(f"{key} must {wanted}, got {locals()[key]}")
+        check_range("loss_below", loss_below, 0, above=True, most=LARGEST_COUNT)
+        check_range("memory", memory, 0, 1, below=True)
+        check_range("shrink", shrink, 0, most=LARGEST_RATE)
+        check_range("hold", hold, 0, 1)
+        check_whole("snapshots", snapshots, 1)
+        if spike is not None:
+            check_range("spike", spike, 1, above=True, most=LARGEST_RATE)
+        for key, value in (("patience", patience), ("held_out", held_out)):
+            if value is not None:
+                check_whole(key, value, 1)
+        if finish is not None:
+            check_moment("finish", finish)
         self.loss_below, self.memory, self.shrink = loss_below, memory, shrink
         self.spike, self.patience, self.finish, self.held_out = spike, patience, finish, held_out
         self.hold, self.keep_snapshots = hold, snapshots

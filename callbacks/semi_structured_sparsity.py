@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.semi_structured import n_of_m
 from sparselit.training.sparsifier import Sparsifier
+
+_LARGEST_GROUP = 1024
 
 
 class SemiStructuredSparsity(Sparsifier):
@@ -31,7 +33,9 @@ class SemiStructuredSparsity(Sparsifier):
     """
 
     def __init__(self, n: int = 2, m: int = 4, rules: list[Rule] | None = None, **kwargs: Any) -> None:
-        if not 1 <= n <= m:
+        check_whole("m", m, 1, most=_LARGEST_GROUP)
+        check_whole("n", n, 1)
+        if n > m:
             raise SparselitError(f"n must lie in [1, m], got n {n} and m {m}")
         super().__init__(n / m, rules, distribution="uniform", **kwargs)
         self.n, self.m = n, m

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from sparselit.errors import SparselitError
+from sparselit.errors import check_range, check_whole
 from sparselit.sparsity.compute import CROSSOVER, SMALLEST, SparseLinear
 from sparselit.training.sparsifier import sparsifiers_of
 
@@ -28,10 +28,8 @@ class SparseCompute(Callback):
     """
 
     def __init__(self, below: float = CROSSOVER, smallest: int = SMALLEST) -> None:
-        if not 0 < below <= 1:
-            raise SparselitError(f"below must lie in (0, 1], got {below}")
-        if smallest < 0:
-            raise SparselitError(f"smallest must be at least 0, got {smallest}")
+        check_range("below", below, 0, 1, above=True)
+        check_whole("smallest", smallest, 0)
         self.below, self.smallest = below, smallest
         self._layers: dict[str, SparseLinear] = {}
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import check_whole
 from sparselit.sparsity.density import Row, Turnover, dead_lines, density_table, total
 from sparselit.training.sparsifier import sparsifiers_of
 from sparselit.training.steps import is_logging_step
@@ -35,8 +35,8 @@ class SparsityMonitor(Callback):
     """
 
     def __init__(self, every_n_steps: int | None = 50) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise SparselitError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        if every_n_steps is not None:
+            check_whole("every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self._turnover: dict[str, Turnover] = {}
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_seed
 from sparselit.sparsity.budget import Budget, Rule
 from sparselit.sparsity.projection import select
 from sparselit.sparsity.regrowth import generator, random_scores
@@ -44,6 +44,7 @@ class StaticSparsity(Sparsifier):
         if mask not in ("random", "magnitude"):
             raise SparselitError(f"mask must be random or magnitude, got {mask!r}")
         self.mask = mask
+        check_seed("seed", seed)
         self.seed = seed
 
     def check(self, budgets: Sequence[Budget]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import LONGEST, check_whole
 
 _LETTERS = "abcdefgh"
 
@@ -29,8 +29,7 @@ class BracketDepth(Task):
 
     def __init__(self, length: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if length < 10:
-            raise SparselitError(f"data.length must be at least 10, got {length}")
+        check_whole("data.length", length, 10, most=LONGEST)
         self.length, self.max_length = length, 2 * length
 
     def sample(self, rng: random.Random) -> Example:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import check_whole
 
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
@@ -27,8 +27,7 @@ class BracketType(Task):
     def __init__(self, kinds: int = 2, depth: int = 3, pairs: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for key, value, low, high in (("kinds", kinds, 2, 3), ("depth", depth, 2, 99), ("pairs", pairs, 2, 99)):
-            if not low <= value <= high:
-                raise SparselitError(f"data.{key} must lie in [{low}, {high}], got {value}")
+            check_whole(f"data.{key}", value, low, high)
         self.depth, self.pairs, self.opening = depth, pairs, "([{"[:kinds]
         self.vocabulary = [*self.opening, *(_CLOSES[bracket] for bracket in self.opening)]
         self.max_length = 2 + 4 * pairs

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import check_whole
 
 
 class Comparison(Task):
@@ -25,8 +25,7 @@ class Comparison(Task):
 
     def __init__(self, digits: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 1 <= digits <= 6:
-            raise SparselitError(f"data.digits must lie in [1, 6], got {digits}")
+        check_whole("data.digits", digits, 1, 6)
         self.digits, self.max_length = digits, 2 * digits + 2
 
     def sample(self, rng: random.Random) -> Example:

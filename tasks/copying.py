@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import LONGEST, check_whole
 
 
 class Copying(Task):
@@ -24,10 +24,8 @@ class Copying(Task):
 
     def __init__(self, length: int = 6, letters: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if length < 3:
-            raise SparselitError(f"data.length must be at least 3, got {length}")
-        if not 2 <= letters <= 26:
-            raise SparselitError(f"data.letters must lie in [2, 26], got {letters}")
+        check_whole("data.length", length, 3, most=LONGEST)
+        check_whole("data.letters", letters, 2, 26)
         self.length, self.letters, self.max_length = length, string.ascii_lowercase[:letters], 2 * (length + 3)
         self.vocabulary = [*self.letters, "|"]
 

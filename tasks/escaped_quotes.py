@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import LONGEST, check_whole
 
 _LETTERS = " " + string.ascii_lowercase[:12] + ",=()"
 
@@ -30,8 +30,7 @@ class EscapedQuotes(Task):
 
     def __init__(self, length: int = 24, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if length < 16:
-            raise SparselitError(f"data.length must be at least 16, got {length}")
+        check_whole("data.length", length, 16, most=LONGEST)
         self.max_length = length
 
     def sample(self, rng: random.Random) -> Example:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_range
 
 _REQUIRED = ("prompt", "answer", "wrong")
 
@@ -34,8 +34,7 @@ class FileTask(Task):
         self, path: str, vocabulary: Sequence[str] | None = None, train_share: float = 0.5, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 < train_share < 1:
-            raise SparselitError(f"data.train_share must lie in (0, 1), got {train_share}")
+        check_range("data.train_share", train_share, 0, 1, above=True, below=True)
         self.train_share, self.lines = train_share, _read(Path(path))
         found = list(self.lines.values())
         answers = {word for example in found for word in (example.answer, example.wrong)}

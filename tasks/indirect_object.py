@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import check_whole
 
 _NAMES = ("Ann", "Bob", "Cat", "Dan", "Eve", "Fay", "Gus", "Hal")
 _OPENINGS = ("", "Then ", "Later ", "When ")
@@ -31,8 +31,7 @@ class IndirectObject(Task):
 
     def __init__(self, names: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 3 <= names <= 8:
-            raise SparselitError(f"data.names must lie in [3, 8], got {names}")
+        check_whole("data.names", names, 3, 8)
         self.names = _NAMES[:names]
         self.vocabulary = [*self.names, " and ", ", ", *_OPENINGS[1:], *_MEETINGS, *_GIFTS]
 

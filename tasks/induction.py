@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import check_whole
 
 
 class Induction(Task):
@@ -24,10 +24,8 @@ class Induction(Task):
 
     def __init__(self, length: int = 8, letters: int = 12, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if length < 4:
-            raise SparselitError(f"data.length must be at least 4, got {length}")
-        if not length + 3 <= letters <= 26:
-            raise SparselitError(f"data.letters must lie in [length + 3, 26] = [{length + 3}, 26], got {letters}")
+        check_whole("data.length", length, 4, 23)
+        check_whole("data.letters", letters, length + 3, 26)
         self.length, self.max_length = length, length + 4
         self.vocabulary = string.ascii_lowercase[:letters]
 

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import check_whole
 
 
 class KeyValueRecall(Task):
@@ -24,8 +24,7 @@ class KeyValueRecall(Task):
 
     def __init__(self, pairs: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 2 <= pairs <= 8:
-            raise SparselitError(f"data.pairs must lie in [2, 8], got {pairs}")
+        check_whole("data.pairs", pairs, 2, 8)
         self.pairs, self.max_length = pairs, 2 * pairs + 6
 
     def sample(self, rng: random.Random) -> Example:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import LONGEST, check_whole
 
 _DIGITS = "0123456789abcdef"
 
@@ -30,8 +30,7 @@ class Minimum(Task):
 
     def __init__(self, length: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if length < 4:
-            raise SparselitError(f"data.length must be at least 4, got {length}")
+        check_whole("data.length", length, 4, most=LONGEST)
         self.length, self.max_length = length, length + 5
 
     def sample(self, rng: random.Random) -> Example:

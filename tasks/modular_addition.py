@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import check_range, check_whole
 
 _SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -32,8 +32,8 @@ class ModularAddition(Task):
 
     def __init__(self, modulus: int = 23, train_share: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 3 <= modulus <= 1000:
-            raise SparselitError(f"data.modulus must lie in [3, 1000], got {modulus}")
+        check_whole("data.modulus", modulus, 3, 1000)
+        check_range("data.train_share", train_share, 0, 1, above=True, below=True)
         self.modulus, self.train_share = modulus, train_share
         symbols = [*_SYMBOLS, *map(chr, range(0x4E00, 0x4E00 + modulus))]
         self.symbols = {number: symbols[number] for number in self.operands()}

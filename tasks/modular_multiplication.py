@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 
 from .modular_addition import ModularAddition
 
@@ -23,7 +23,8 @@ class ModularMultiplication(ModularAddition):
     operator = "*"
 
     def __init__(self, modulus: int = 23, train_share: float = 0.75, **kwargs: Any) -> None:
-        if not 5 <= modulus <= 997 or any(modulus % factor == 0 for factor in range(2, int(modulus**0.5) + 1)):
+        check_whole("data.modulus", modulus, 5, 997)
+        if any(modulus % factor == 0 for factor in range(2, int(modulus**0.5) + 1)):
             raise SparselitError(f"data.modulus must be a prime in [5, 997], got {modulus}")
         super().__init__(modulus=modulus, train_share=train_share, **kwargs)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import LONGEST, check_range, check_whole
 
 
 class Parity(Task):
@@ -27,8 +27,8 @@ class Parity(Task):
 
     def __init__(self, length: int = 8, train_share: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if length < 4:
-            raise SparselitError(f"data.length must be at least 4, got {length}")
+        check_whole("data.length", length, 4, most=LONGEST)
+        check_range("data.train_share", train_share, 0, 1, above=True, below=True)
         self.length, self.train_share, self.max_length = length, train_share, length + 5
 
     def sample(self, rng: random.Random) -> Example:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import LONGEST, SparselitError, check_range, check_whole
 
 from .literals import standard_library_literals
 
@@ -46,10 +46,8 @@ class Quotes(Task):
         super().__init__(**kwargs)
         if source not in ("python", "synthetic"):
             raise SparselitError(f"data.source must be python or synthetic, got {source!r}")
-        if not 0 <= distractors <= 1:
-            raise SparselitError(f"data.distractors must lie in [0, 1], got {distractors}")
-        if length < 24:
-            raise SparselitError(f"data.length must be at least 24, got {length}")
+        check_range("data.distractors", distractors, 0, 1)
+        check_whole("data.length", length, 24, most=LONGEST)
         self.source, self.distractors, self.max_length = source, distractors, length
         self.vocabulary = [chr(i) for i in range(32, 127)] if source == "python" else [*_LETTERS, "'", '"']
 

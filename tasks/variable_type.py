@@ -6,7 +6,7 @@ import random
 from typing import Any, Literal
 
 from sparselit.data.task import Example, Task
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 
 _METHOD = {"set()": ".add", '""': "+="}
 
@@ -31,8 +31,7 @@ class VariableType(Task):
         super().__init__(**kwargs)
         if names not in ("free", "fixed"):
             raise SparselitError(f"data.names must be free or fixed, got {names!r}")
-        if not 0 <= numbers <= 3:
-            raise SparselitError(f"data.numbers must lie in [0, 3], got {numbers}")
+        check_whole("data.numbers", numbers, 0, 3)
         self.names, self.numbers, self.max_length = names, numbers, 4 * (numbers + 5) + 1
 
     def sample(self, rng: random.Random) -> Example:

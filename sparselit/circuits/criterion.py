@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparselit.data.examples import Examples
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_range
 from sparselit.runs.json_record import LEFT_OUT
 
+#: Largest bound on a loss or a divergence, nats; every model meets a larger one.
+LARGEST_LOSS = 100.0
 #: Examples after which an evaluation may be given up, first and then.
 FIRST_PORTION, PORTION = 128, 512
 
@@ -163,11 +165,10 @@ class Bound:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise SparselitError(f"criterion metric {self.metric!r} is unknown; choose from {', '.join(METRICS)}")
-        for bound in (self.at_most, self.at_least):
-            if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float)):
-                raise SparselitError(f"the criterion's bound on {self.metric} must be a number, got {bound!r}")
         if (self.at_most is None) == (self.at_least is None):
             raise SparselitError(f"the criterion on {self.metric} needs either at_most or at_least")
+        key = "at_least" if self.at_most is None else "at_most"
+        check_range(f"criterion {self.metric}.{key}", getattr(self, key), -math.inf)
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` meets the bound; NaN never does."""
@@ -198,6 +199,26 @@ class Bound:
 
 
 Criterion = Sequence[Bound]
+
+
+def check_criterion(criterion: Criterion) -> None:
+    """Refuse what no model can meet, or every one.
+
+    Raises:
+        SparselitError: there is no bound, or two of one metric contradict each other.
+    """
+    if not criterion:
+        raise SparselitError("circuits.criterion is empty; give at least one {metric, at_most | at_least}")
+    for one in criterion:
+        limit = 1.0 if one.metric == "accuracy" else LARGEST_LOSS
+        value = one.at_least if one.at_most is None else one.at_most
+        check_range(f"circuits.criterion: {one.metric}", value, 0, limit)
+        if one.at_least == 0 or (one.metric == "accuracy" and one.at_most == 1):
+            raise SparselitError(f"circuits.criterion: everything meets {one}; give a bound that some models miss")
+        for other in criterion:
+            if one.metric == other.metric and one.at_least is not None and not other.holds(one.at_least):
+                raise SparselitError(f"circuits.criterion contradicts itself: {one} and {other}")
+
 
 #: The default: it does the task, and it answers as the full model does. Measured beside others, with mean ablation, in
 #: docs/results/what_size_means.md: what a search finds under it is small where there is a circuit and nowhere else.

@@ -21,7 +21,7 @@ from sparselit.circuits.circuit import (
     model_hash,
 )
 from sparselit.circuits.claims import Certificate, Removal, SearchedNull, extended
-from sparselit.circuits.criterion import ROBUST, Criterion, holds, is_relative, measure
+from sparselit.circuits.criterion import ROBUST, Criterion, check_criterion, holds, is_relative, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
@@ -34,7 +34,7 @@ from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import integrated_gradients
 from sparselit.circuits.size import nodes_of
 from sparselit.data.behaviour import Behaviour
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_choice, check_range
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Place
 
@@ -88,10 +88,9 @@ def discover(
     Raises:
         NoCircuitError: the full model does not meet the criterion, or no circuit holds on the selection split.
     """
-    if not 0 <= margin < 1:
-        raise SparselitError(f"circuits.margin must lie in [0, 1), got {margin}")
-    if evidence not in get_args(Depth):
-        raise SparselitError(f"circuits.evidence must be one of {', '.join(get_args(Depth))}, got {evidence!r}")
+    check_range("circuits.margin", margin, 0, 1, below=True)
+    check_choice("circuits.evidence", evidence, get_args(Depth))
+    check_criterion(criterion)
     search = search or Auto()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     engine = NaiveEngine.of(model, ablation, behaviour.splits)

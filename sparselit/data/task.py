@@ -28,11 +28,12 @@ from sparselit.data.splits import (
     with_mirrors,
 )
 from sparselit.data.tokenizer import LongestMatch, Tokenizer, to_tensors
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_seed, check_whole
 
 __all__ = ["Example", "Task"]
 
 _POOL = 32768  # training prompts drawn where they are asked for as a split although ``pool`` is null
+_LARGEST_BATCH, _LARGEST_SPLIT, _MOST_WORKERS = 2**20, 10**7, 128
 _CHUNK = 1024  # fewest examples per evaluation batch
 
 
@@ -105,13 +106,13 @@ class Task(LightningDataModule):
     ) -> None:
         super().__init__()
         self._sizes: dict[SplitName, int | None] = {"discovery": discovery, "selection": selection, "report": report}
-        positive = {"batch_size": batch_size, "discovery": discovery, "selection": selection, "report": report}
-        for key, value in {**positive, "seed": seed, "num_workers": num_workers}.items():
-            low = 1 if key in positive else 0
-            if value < low:
-                raise SparselitError(f"data.{key} must be at least {low}, got {value}")
-        if pool is not None and pool < 1:
-            raise SparselitError(f"data.pool must be at least 1 or null, got {pool}")
+        check_whole("data.batch_size", batch_size, 1, most=_LARGEST_BATCH)
+        if pool is not None:
+            check_whole("data.pool", pool, 1, most=_LARGEST_SPLIT)
+        for key, value in self._sizes.items():
+            check_whole(f"data.{key}", value, 1, most=_LARGEST_SPLIT)
+        check_seed("data.seed", seed)
+        check_whole("data.num_workers", num_workers, 0, most=_MOST_WORKERS)
         self.save_hyperparameters(logger=False)
         self.batch_size, self.seed, self.pool, self.num_workers = batch_size, seed, pool, num_workers
         self._tensors: dict[str, Examples | None] = {}

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparselit.errors import SparselitError
+from sparselit.errors import LARGEST_RATE, SparselitError, check_choice, check_range, check_whole
+from sparselit.model.memory import check_memory
 from sparselit.model.sites import Site, Sites
 
 Positions = Literal["learned", "sinusoidal", "learned_concatenated", "sinusoidal_concatenated", "none"]
 NormKind = Literal["rms", "layer", "none"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 # The eight places of a layer where the paper puts AbsTopK; residual sites only on request.
+_LARGEST_SIZE, _MOST_LAYERS = 2**20, 1000
 _TOP_K_SITES = ("*.attn.in", "*.attn.[qkv]", "*.attn.out", "*.mlp.in", "*.mlp.act", "*.mlp.out")
 
 
@@ -247,25 +249,27 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for key in ("vocab_size", "max_length", "d_model", "n_heads", "d_head", "d_mlp", "d_position"):
-            value = self.config[key]
-            if value is not None and value < 1:
-                raise SparselitError(f"model.{key} must be at least 1, got {value}")
+        for key in ("vocab_size", "max_length", "d_model", "n_heads"):
+            check_whole(f"model.{key}", self.config[key], 1, most=_LARGEST_SIZE)
+        for key in ("d_head", "d_mlp", "d_position"):
+            if self.config[key] is not None:
+                check_whole(f"model.{key}", self.config[key], 1, most=_LARGEST_SIZE)
+        check_whole("model.n_layers", n_layers, 0, most=_MOST_LAYERS)
+        check_range("model.norm_eps", norm_eps, 0, most=LARGEST_RATE)
+        check_range("model.init_std", init_std, 0, most=LARGEST_RATE)
         for key, choices in (
             ("norm", get_args(NormKind)),
             ("positions", get_args(Positions)),
             ("activation", tuple(ACTIVATIONS)),
             ("residual_activation", ("identity", *ACTIVATIONS)),
         ):
-            if self.config[key] not in choices:
-                raise SparselitError(f"model.{key} must be one of {', '.join(choices)}, got {self.config[key]!r}")
-        if n_layers < 0:
-            raise SparselitError(f"model.n_layers must be at least 0, got {n_layers}")
+            check_choice(f"model.{key}", self.config[key], choices)
         if d_head is None and d_model % n_heads:
             raise SparselitError(f"model.d_model {d_model} is not a multiple of n_heads {n_heads}; set model.d_head")
         self.d_model, self.n_heads = d_model, n_heads
         self.d_head = d_head or d_model // n_heads
         self.d_mlp = d_mlp or 4 * d_model
+        check_memory({**self.config, "d_head": self.d_head, "d_mlp": self.d_mlp})
         self.max_length = max_length
         self.norm_kind, self.norm_eps, self.norm_bias = norm, norm_eps, norm_bias
         self.bias, self.has_sink = bias, sink
@@ -313,8 +317,7 @@ class Transformer(nn.Module):
             return
         shares = density if isinstance(density, dict) else dict.fromkeys(_TOP_K_SITES, density)
         for pattern, share in shares.items():
-            if not 0 < share <= 1:
-                raise SparselitError(f"model.activation_density must lie in (0, 1], got {share} for {pattern!r}")
+            check_range("model.activation_density", share, 0, 1, above=True)
             for site in self.sites.matching(pattern):
                 if site.width < 1:
                     raise SparselitError(

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 
 from sparselit.data.examples import Examples, Sequences
 from sparselit.data.splits import TESTED
-from sparselit.errors import SparselitError
+from sparselit.errors import LARGEST_RATE, SparselitError, check_choice, check_moment, check_range
 from sparselit.model.transformer import Transformer
 from sparselit.sparsity.gradient import scale_
 from sparselit.training.sparsifier import Sparsifier
@@ -73,27 +73,22 @@ class SparseTransformer(LightningModule):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        for key, value, low, high in (
-            ("lr", lr, 0, math.inf),
-            ("eps", eps, 0, math.inf),
-            ("weight_decay", weight_decay, 0, math.inf),
-            ("warmup", warmup, 0, math.inf),
-            ("final_lr", final_lr, 0, 1),
-            ("gradient_rms", gradient_rms, 0, math.inf),
-        ):
-            if value is not None and not low <= value <= high:
-                raise SparselitError(f"model.{key} must lie in [{low}, {high}], got {value}")
-        if not 0 <= label_smoothing < 1:
-            raise SparselitError(f"model.label_smoothing must lie in [0, 1), got {label_smoothing}")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise SparselitError(f"model.betas must lie in [0, 1), got {betas}")
+        for key, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            check_range(f"model.{key}", value, 0, most=LARGEST_RATE)
+        if gradient_rms is not None:
+            check_range("model.gradient_rms", gradient_rms, 0, most=LARGEST_RATE)
+        check_moment("model.warmup", warmup)
+        check_range("model.final_lr", final_lr, 0, 1)
+        check_range("model.label_smoothing", label_smoothing, 0, 1, below=True)
+        two = isinstance(betas, list | tuple) and len(betas) == 2
+        if not two or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+            raise SparselitError(f"model.betas must be two numbers in [0, 1), got {betas}")
         for key, choice, choices in (
             ("decay", decay, ("linear", "cosine", "none")),
             ("loss_on", loss_on, ("answer", "all")),
             ("gradient_over", gradient_over, ("all", "live")),
         ):
-            if choice not in choices:
-                raise SparselitError(f"model.{key} must be one of {', '.join(choices)}, got {choice!r}")
+            check_choice(f"model.{key}", choice, choices)
         self.save_hyperparameters()
         self.transformer = Transformer(**kwargs)
         self.metrics = nn.ModuleDict()  # by logged name; made when the strata are known

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 from sparselit.sparsity.distribution import Distribution, Shares
 from sparselit.sparsity.projection import Per, floor_need, line_name
 from sparselit.sparsity.schedule import Schedule, as_schedule, check_density
@@ -49,8 +49,7 @@ class Rule:
         check_distribution(f"{where}: distribution", self.distribution or "uniform")
         if not isinstance(self.density, Schedule) and self.density not in (None, "default"):
             check_density(f"{where}: density", self.density)
-        if self.floor < 0:
-            raise SparselitError(f"{where}: floor must be at least 0, got {self.floor}")
+        check_whole(f"{where}: floor", self.floor, 0)
         if self.per not in ("row", "column", "both"):
             raise SparselitError(f"{where}: per must be row, column or both, got {self.per!r}")
         if self.floor and self.density is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_moment, check_range, check_whole
 
 #: Progress in [0, 1] made at time u in [0, 1] of the transition. ``exponential`` is linear in the logarithm,
 #: and ``step`` is cut into jumps.
@@ -60,14 +60,12 @@ class Schedule:
         check_density("density.start", self.start)
         for key in ("begin", "end"):
             value = getattr(self, key)
-            if not _is_number(value) or not 0 <= value < math.inf:
-                raise SparselitError(f"density.{key} must be a fraction in [0, 1] or a number of steps, got {value!r}")
+            check_moment(f"density.{key}", value)
             if value > 1 and value != int(value):
                 raise SparselitError(f"density.{key} above 1 is a whole number of steps, got {value}")
         if (self.begin > 1) == (self.end > 1) and self.begin > self.end:
             raise SparselitError(f"density.begin must not lie after density.end, got {self.begin} and {self.end}")
-        if self.jumps < 1:
-            raise SparselitError(f"density.jumps must be at least 1, got {self.jumps}")
+        check_whole("density.jumps", self.jumps, 1)
         _find_shape(self.shape)
 
     @classmethod
@@ -273,12 +271,7 @@ def check_density(key: str, value: object) -> None:
     Raises:
         SparselitError: it is not.
     """
-    if not _is_number(value) or not 0 < value <= 1:  # type: ignore[operator]
-        raise SparselitError(f"{key} must lie in (0, 1], got {value if _is_number(value) else repr(value)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    check_range(key, value, 0, 1, above=True)
 
 
 @lru_cache

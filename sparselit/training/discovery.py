@@ -20,7 +20,7 @@ from sparselit.circuits.discover import NoCircuitError
 from sparselit.circuits.files import read_circuit, write_circuit
 from sparselit.circuits.search import Progress
 from sparselit.data.behaviour import Behaviour, Behaviours
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_range, check_whole
 from sparselit.model.transformer import Transformer
 from sparselit.report.facts import counted, percent
 from sparselit.report.progress import display
@@ -47,10 +47,8 @@ class Begin:
     step: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise SparselitError(f"circuits.begin.density must lie in (0, 1], got {self.density}")
-        if self.step < 0:
-            raise SparselitError(f"circuits.begin.step must be at least 0, got {self.step}")
+        check_range("circuits.begin.density", self.density, 0, 1, above=True)
+        check_whole("circuits.begin.step", self.step, 0)
 
 
 class Outcome(NamedTuple):
@@ -99,8 +97,7 @@ class Discovery(Callback, ABC):
     """
 
     def __init__(self, every_n_steps: int = 500, begin: Begin | None = None, warm_start: bool = False) -> None:
-        if every_n_steps < 1:
-            raise SparselitError(f"circuits.every_n_steps must be at least 1, got {every_n_steps}")
+        check_whole("circuits.every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.begin = begin or Begin()
         self.warm_start = warm_start

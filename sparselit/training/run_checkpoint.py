@@ -12,7 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 from sparselit.runs.atomic import remove_leftovers, write_atomically
 from sparselit.runs.checkpoint_file import load_checkpoint
 from sparselit.runs.folder import CHECKPOINTS, checkpoint_name, checkpoints_in
@@ -45,8 +45,7 @@ class RunCheckpoint(Checkpoint):
     def __init__(self, every_n_steps: int = 100, keep: int = 2, dirpath: str | None = None) -> None:
         super().__init__()
         for key, value in (("every_n_steps", every_n_steps), ("keep", keep)):
-            if value < 1:
-                raise SparselitError(f"RunCheckpoint.{key} must be at least 1, got {value}")
+            check_whole(f"RunCheckpoint.{key}", value, 1)
         self.every_n_steps = every_n_steps
         self.keep = keep
         self.dirpath = None if dirpath is None else Path(dirpath)

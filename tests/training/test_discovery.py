@@ -337,7 +337,7 @@ def test_a_module_without_a_transformer_and_data_without_a_task_are_refused(tmp_
     [
         ({"every_n_steps": 0}, r"circuits\.every_n_steps must be at least 1, got 0"),
         ({"margin": 1.5}, r"circuits\.margin must lie in \[0, 1\), got 1\.5"),
-        ({"max_seconds": 0}, r"circuits\.max_seconds must be positive or null, got 0"),
+        ({"max_seconds": 0}, r"circuits\.max_seconds must be above 0, got 0"),
         ({"criterion": []}, r"circuits\.criterion is empty"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparselit.data.examples import Examples
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_choice
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import matrices
 
@@ -44,9 +44,8 @@ class Ablation:
 
     def __post_init__(self) -> None:
         for key, choices in (("kind", Kind), ("per", Per), ("norm", Norm)):
-            value = getattr(self, key)
-            if value not in get_args(choices) and not (key == "per" and value is None):
-                raise SparselitError(f"ablation.{key} must be one of {', '.join(get_args(choices))}, got {value!r}")
+            if not (key == "per" and self.per is None):
+                check_choice(f"ablation.{key}", getattr(self, key), get_args(choices))
         if self.kind == "mean":
             object.__setattr__(self, "distribution", self.distribution or "discovery")
             object.__setattr__(self, "per", self.per or "all")

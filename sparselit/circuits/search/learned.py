@@ -11,7 +11,7 @@ from sparselit.circuits.criterion import METRICS, WORST, Bound, Criterion
 from sparselit.circuits.search.base import Found, Progress, Search, attempt
 from sparselit.circuits.search.problem import Problem
 from sparselit.data.examples import Examples
-from sparselit.errors import SparselitError
+from sparselit.errors import LARGEST_RATE, MOST_STEPS, check_range, check_seed, check_whole
 
 #: The loss that is kept low where the criterion bounds none.
 _DEFAULT = Bound("task_loss", at_most=0.1)
@@ -38,11 +38,10 @@ class LearnedMasks(Search):
     """
 
     def __init__(self, steps: int = 200, lr: float = 0.05, batch: int = 128, seed: int = 0) -> None:
-        for key, value in (("steps", steps), ("batch", batch)):
-            if value < 1:
-                raise SparselitError(f"search.{key} must be at least 1, got {value}")
-        if not lr > 0:
-            raise SparselitError(f"search.lr must be positive, got {lr}")
+        check_whole("search.steps", steps, 1, most=MOST_STEPS)
+        check_whole("search.batch", batch, 1)
+        check_range("search.lr", lr, 0, above=True, most=LARGEST_RATE)
+        check_seed("search.seed", seed)
         self.steps = steps
         self.lr = lr
         self.batch = batch

@@ -7,6 +7,7 @@ from torch import Tensor
 from sparselit.circuits.search.base import Search
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import Ranking, check_ranking, rank
+from sparselit.errors import check_seed
 
 
 class RankedSearch(Search):
@@ -27,6 +28,7 @@ class RankedSearch(Search):
         self, ranking: Ranking = "integrated_mask", steps: int = 10, examples: int = 256, seed: int = 0
     ) -> None:
         check_ranking(ranking, steps, examples)
+        check_seed("search.seed", seed)
         self.ranking: Ranking = ranking
         self.steps = steps
         self.examples = examples

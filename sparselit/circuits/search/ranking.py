@@ -12,7 +12,7 @@ from torch import Tensor
 from sparselit.circuits.criterion import task_loss
 from sparselit.circuits.search.problem import Problem
 from sparselit.data.examples import Examples
-from sparselit.errors import SparselitError
+from sparselit.errors import MOST_STEPS, check_choice, check_whole
 from sparselit.model.sites import Edit
 
 Ranking = Literal["integrated_mask", "integrated_inputs", "gradient", "magnitude", "random"]
@@ -151,8 +151,6 @@ def check_ranking(ranking: str, steps: int, examples: int) -> None:
     Raises:
         SparselitError: the name is unknown or a number is below 1; the message names it.
     """
-    if ranking not in get_args(Ranking):
-        raise SparselitError(f"search.ranking must be one of {', '.join(get_args(Ranking))}, got {ranking!r}")
-    for key, value in (("steps", steps), ("examples", examples)):
-        if value < 1:
-            raise SparselitError(f"search.{key} must be at least 1, got {value}")
+    check_choice("search.ranking", ranking, get_args(Ranking))
+    check_whole("search.steps", steps, 1, most=MOST_STEPS)
+    check_whole("search.examples", examples, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparselit.circuits.criterion import holds, margin
 from sparselit.circuits.search.base import Found, Progress, Search, without
 from sparselit.circuits.search.problem import Problem
-from sparselit.errors import SparselitError
+from sparselit.errors import check_range
 
 
 class Sweep(Search):
@@ -22,8 +22,7 @@ class Sweep(Search):
     """
 
     def __init__(self, threshold: float = 0.1) -> None:
-        if not 0 < threshold <= 1:
-            raise SparselitError(f"search.threshold must lie in (0, 1], got {threshold}")
+        check_range("search.threshold", threshold, 0, 1, above=True)
         self.threshold = threshold
 
     def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:

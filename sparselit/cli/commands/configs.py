@@ -54,13 +54,19 @@ def find_config(name: str) -> str:
     """
     from sparselit.errors import suggestion
 
-    if Path(name).is_file():
-        return name
-    if Path(name).is_dir():
-        raise SparselitError(f"--config {name}: this is a folder; name a YAML file or one of `sparselit configs`")
+    if not name.strip():
+        raise SparselitError("--config is empty; name a YAML file or one of `sparselit configs`")
+    try:
+        if Path(name).is_file():
+            return name
+        if Path(name).is_dir():
+            raise SparselitError(f"--config {name}: this is a folder; name a YAML file or one of `sparselit configs`")
+    except OSError as error:  # longer than a file's name may be
+        raise SparselitError(f"--config {name[:40]!r}…: {error.strerror}") from error
     known = shipped()
     stem = name.removesuffix(".yaml").removesuffix(".yml")
     if stem in known:
         return str(known[stem])
     hint = suggestion(Path(stem).name, list(known)) or "; `sparselit configs` lists the shipped ones"
-    raise SparselitError(f"--config {name}: no such file{hint}")
+    shown = name if name.isprintable() else repr(name)
+    raise SparselitError(f"--config {shown}: no such file{hint}")

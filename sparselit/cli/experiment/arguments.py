@@ -6,20 +6,22 @@ object sets, a mapping that a number replaces, and arguments that a change of cl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparselit.cli.commands.configs import find_config
+from sparselit.cli.experiment import yaml_text
 from sparselit.cli.experiment.keys import CLASS_KEYS, DEFAULT_CLASSES
 from sparselit.cli.experiment.trust import refuse_foreign
 from sparselit.errors import SparselitError
 from sparselit.runs.folder import RunFolder
 
 LAST = "last"
+#: Options whose value is a text as it was typed, by command; ``--ckpt_path`` is one for all of them.
+TEXTS = {"predict": ("--prompt",), "discover": ("--output",)}
 _INFORMATION = ("-h", "--help", "--print_config")
 
 
@@ -44,13 +46,13 @@ class Arguments:
         argv: the arguments as typed, the command first, with every ``--config`` a path of a file that exists.
         config_files: those paths, in order.
         layers: settings in the order in which later ones win.
-        ckpt_path: value of ``--ckpt_path``, if any.
+        texts: values by option that are text and no YAML, such as ``ckpt_path``.
     """
 
     argv: list[str]
     config_files: list[Path]
     layers: list[Layer]
-    ckpt_path: str | None
+    texts: dict[str, str]
 
     @property
     def command(self) -> str:
@@ -68,6 +70,8 @@ def prepare(typed: list[str]) -> Arguments:
     informs = any(option.split("=")[0] in _INFORMATION or _is_class_help(option) for option in options)
     pairs = list(_options(options))
     ckpt_path = next((value for name, value in reversed(pairs) if name == "--ckpt_path"), None)
+    if ckpt_path is not None and not ckpt_path.strip():
+        raise SparselitError("--ckpt_path is empty; give a file, or last for the newest of the run that --config names")
     named = {name for name, value in pairs if value is not None}
     has_data = not named.isdisjoint(("--config", "-c", "--data", "--data.class_path"))
     goes_on = ckpt_path is not None and Path(ckpt_path).is_dir()  # in a run that says all about itself
@@ -77,24 +81,34 @@ def prepare(typed: list[str]) -> Arguments:
         raise SparselitError(f"{command} needs --ckpt_path FILE or RUN_FOLDER, or --ckpt_path last with --config")
     if ckpt_path is not None and not has_data and not informs:
         beside = _config_beside(command, ckpt_path)
-        refuse_foreign(beside, _read(beside))
+        refuse_foreign(beside, yaml_text.read(beside))
         pairs.insert(0, ("--config", str(beside)))
 
     argv: list[str] = [command]
+    texts = {} if ckpt_path is None else {"ckpt_path": ckpt_path}
     files: list[Path] = []
+    sources: list[str] = []
     contents: list[dict[str, Any]] = []
     values: list[tuple[str, str]] = []
     tables: set[tuple[str, str]] = set()  # settings that are a list of mappings so far
     for name, value in pairs:
-        if name == "--ckpt_path" and value is not None:
+        if value is not None and (name == "--ckpt_path" or name in TEXTS.get(command, ())):
+            texts[name.removeprefix("--")] = value  # not for the parser, to which null or # is YAML
             continue
         if value is None:
             argv.append(name)
             continue
-        if name in ("--config", "-c") and not _is_inline(value):
-            value = find_config(value)
-            files.append(Path(value))
-            contents.append(_read(files[-1]))
+        if name in ("--config", "-c"):
+            if _is_inline(value):
+                sources.append("--config")
+                contents.append(yaml_text.keys(value, "--config"))
+                value = json.dumps(contents[-1], default=str)
+            else:
+                value = find_config(value)
+                files.append(Path(value))
+                sources.append(value)
+                contents.append(yaml_text.read(files[-1]))
+            _refuse_beside_class(contents[-1], sources[-1])
             settings = dict(_settings(contents[-1]))
         else:
             values.append((name, value))
@@ -104,11 +118,10 @@ def prepare(typed: list[str]) -> Arguments:
         argv += [f"--{key}.{argument}=[]" for key, argument in sorted(new & tables)]
         tables |= new
         argv += [f"{name}={value}"] if name.startswith("--") else [name, value]
-    argv += [] if ckpt_path is None else [f"--ckpt_path={ckpt_path}"]  # no file, such as a run's config.yaml, undoes it
     argv[1:1] = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if _lacks_class(key, contents, values)]
-    layers = [Layer(str(path), dict(_settings(content))) for path, content in zip(files, contents, strict=True)]
+    layers = [Layer(name, dict(_settings(content))) for name, content in zip(sources, contents, strict=True)]
     layers.append(Layer("the command line", dict(_typed_settings(values))))
-    return Arguments(argv, files, layers, ckpt_path)
+    return Arguments(argv, files, layers, texts)
 
 
 def _is_table(setting: Any) -> bool:
@@ -124,7 +137,7 @@ def _lacks_class(key: str, contents: list[dict[str, Any]], values: list[tuple[st
         if name == f"--{key}":
             return _is_inline(value) and "class_path" not in value
         if name.startswith(f"--{key}."):
-            return not name.endswith((".class_path", ".help"))
+            return name not in (f"--{key}.class_path", f"--{key}.help")
     return False
 
 
@@ -162,21 +175,23 @@ def _is_class_help(option: str) -> bool:
 
 
 def _is_inline(value: str) -> bool:
-    return value.lstrip().startswith("{") or "\n" in value
+    """Whether a value is YAML itself and no path."""
+    return value.lstrip().startswith("{") or "\n" in value.strip()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise SparselitError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SparselitError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise SparselitError(f"{path} must hold keys such as data: and model:, got {str(content)[:40]!r}")
-    return content
+def _refuse_beside_class(value: Any, source: str, key: str = "") -> None:
+    """Refuse arguments that stand beside the class and not among its ``init_args``."""
+    if isinstance(value, list):
+        for part in value:
+            _refuse_beside_class(part, source, key)
+    if not isinstance(value, dict):
+        return
+    beside = [str(name) for name in value if name not in ("class_path", "init_args", "dict_kwargs")]
+    if "class_path" in value and beside:
+        raise SparselitError(f"{source}: {key}.{beside[0]} must stand under init_args:, not beside class_path:")
+    for name, part in value.items():
+        inner = key if name == "init_args" else f"{key}.{name}" if key else str(name)
+        _refuse_beside_class(part, source, inner)
 
 
 def _settings(content: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
@@ -195,14 +210,14 @@ def _settings(content: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
 def _typed_settings(values: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
     for name, value in values:
         key, *path = name.removeprefix("--").replace(".init_args", "").split(".")
-        if key not in CLASS_KEYS and not (key in ("config", "c") and _is_inline(value)):
+        if key not in CLASS_KEYS:
             continue
         try:
-            setting = yaml.safe_load(value)
-        except yaml.YAMLError:
+            setting = yaml_text.load(value, name)
+        except SparselitError:
             setting = value
         if not path:
-            yield from _settings(setting if key in ("config", "c") else {key: setting})
+            yield from _settings({key: setting})
         elif len(path) == 1:
             yield (key, path[0]), setting
         else:  # a part of a mapping, as in --sparsity.density.to

@@ -15,10 +15,12 @@ from sparselit.cli.commands import EXPERIMENT
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.conflicts import LINKS, inline, refuse_length, refuse_linked, silent_changes
 from sparselit.cli.experiment.discovering import EXPLAINED
+from sparselit.cli.experiment.escaped import explained
 from sparselit.cli.experiment.help import experiment_help
 from sparselit.cli.experiment.parser import ExperimentParser
 from sparselit.cli.experiment.resume import Start, differences, find_start
 from sparselit.cli.experiment.trainer import ExperimentTrainer
+from sparselit.cli.experiment.values import plain_defaults, refuse_values
 from sparselit.data.task import Task
 from sparselit.errors import SparselitError
 from sparselit.modules import SparseTransformer
@@ -53,6 +55,7 @@ class CommandLine(LightningCLI):
         self.start: Start | None = None
         self.notes: list[str] = []  # what happens that the user may not expect; said once nothing was refused
         self._refusal: SparselitError | None = None  # of the last object that could not be made
+        self._failure: tuple[str, Exception] | None = None  # of the first that failed: its class, and how
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -116,12 +119,15 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then refuse or report what the parser lets pass without a word."""
         self.config = parser.parse_args(args)
-        threads = self.config[self.config.subcommand].get("threads")
-        if threads is not None:
-            torch.set_num_threads(threads)
         settings = self.config[self.config.subcommand]
+        for key, text in self.arguments.texts.items():
+            settings[key] = text  # no file, such as a run's config.yaml, undoes it
         refuse_linked(self.arguments.layers)
         refuse_length(settings.trainer, self.config.subcommand)
+        refuse_values(settings)
+        plain_defaults(settings)
+        if settings.get("threads") is not None:
+            torch.set_num_threads(settings.threads)
         self.notes += silent_changes(settings, self.arguments.layers)
 
     def _parse_ckpt_path(self) -> None:
@@ -177,16 +183,21 @@ class CommandLine(LightningCLI):
         except SparselitError as error:
             self._refusal = error
             raise
+        except Exception as error:
+            self._failure = self._failure or (class_type.__name__, error)
+            raise
 
     def instantiate_classes(self) -> None:
         """Make the objects; a refusal by one of them comes through jsonargparse's list of types that did not fit."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except Exception as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, SparselitError):
                 cause = cause.__cause__
-            refusal = cause or self._refusal
-            if refusal is None:
+            if cause or self._refusal:
+                raise cause or self._refusal from None  # type: ignore[misc]
+            if self._failure is None:
                 raise
-            raise refusal from None
+            name, failure = self._failure
+            raise explained(failure, training=False, what=name) or failure from None

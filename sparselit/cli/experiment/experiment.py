@@ -24,6 +24,7 @@ from sparselit.cli.circuit_lines import discovered_text
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.command_line import CommandLine
 from sparselit.cli.experiment.discovering import Discovered, refuse_other_prompts
+from sparselit.cli.experiment.escaped import explained, sentence
 from sparselit.cli.experiment.interruption import Interrupted, Interruption
 from sparselit.cli.experiment.last_lines import measure, problems, result_lines
 from sparselit.cli.experiment.plugins import load_plugins
@@ -59,10 +60,7 @@ def run(arguments: Arguments) -> None:
     load_plugins()
     torch.set_flush_denormal(True)  # a solved task has gradients so small that a CPU would crawl
     quieten()
-    try:
-        Experiment(arguments)
-    except MisconfigurationException as error:
-        raise SparselitError(f"trainer: {_sentence(error)}") from error
+    Experiment(arguments)
 
 
 class Experiment(CommandLine):
@@ -80,7 +78,20 @@ class Experiment(CommandLine):
         self.interruption = Interruption(None)
         self._held = ExitStack()  # the lock of the run's folder
         self.writer: ResultWriter | None = None
-        super().__init__(arguments)
+        try:
+            super().__init__(arguments)
+        except MisconfigurationException as error:
+            raise SparselitError(f"trainer: {sentence(error)}") from error
+        except Exception as error:
+            refusal = explained(error, training=self._has_stepped())
+            if refusal is None:
+                raise
+            self._discard_folder()
+            raise refusal from error
+
+    def _has_stepped(self) -> bool:
+        trainer = getattr(self, "trainer", None)
+        return trainer is not None and trainer.global_step > (self.start.step if self.start else 0)
 
     # -- objects ------------------------------------------------------------------------------------------------------
 
@@ -116,7 +127,7 @@ class Experiment(CommandLine):
         try:
             return self._instantiate_trainer(config, callbacks)
         except (ValueError, TypeError) as error:  # what Lightning raises for names that it does not know
-            raise SparselitError(f"trainer: {_sentence(error)}") from error
+            raise SparselitError(f"trainer: {sentence(error)}") from error
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -278,12 +289,6 @@ class Experiment(CommandLine):
         """What goes on in this very run, as it was configured, whatever other runs have begun meanwhile."""
         assert self.folder is not None
         return shlex.join(["sparselit", "fit", "--ckpt_path", shown(self.folder.path)])
-
-
-def _sentence(error: Exception) -> str:
-    """The first sentence of a message of Lightning's, without its back quotes."""
-    text = " ".join(str(error).replace("`", "").split())
-    return text.partition(". ")[0]
 
 
 def _say(text: str) -> None:

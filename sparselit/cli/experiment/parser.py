@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, set_dumper
 from lightning.pytorch.cli import LightningArgumentParser
 
+from sparselit.cli.experiment import yaml_text
 from sparselit.cli.experiment.translation import translate
 from sparselit.errors import SparselitError
+
+set_dumper("yaml", yaml_text.dump)  # the parser's own leaves out quotes that it needs when it reads
 
 
 class ExperimentParser(LightningArgumentParser):

@@ -1,0 +1,65 @@
+"""What escapes from Lightning, torch or the parser before the first step, in one line; bugs of ours may trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from sparselit.errors import SparselitError
+
+#: Set to anything, it shows the whole traceback of what would else be one line.
+TRACEBACK = "SPARSELIT_TRACEBACK"
+#: Packages whose errors are answers to what the user asked for.
+_FOREIGN = {"lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics", "jsonargparse", "fsspec"}
+_FOREIGN |= {"tensorboard", "wandb", "mlflow", "rich", "tqdm", "psutil", "yaml"}
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
+
+
+def explained(error: Exception, training: bool, what: str = "") -> SparselitError | None:
+    """One line for an error that is the answer to a setting.
+
+    Args:
+        error: what was raised.
+        training: whether a step was made; then only a lack of memory is explained.
+        what: the class that was being made, if one was.
+
+    Returns:
+        The error to raise in its place; None where it is a bug, whose traceback is to be seen.
+    """
+    if isinstance(error, SparselitError) or os.environ.get(TRACEBACK):
+        return None
+    text = sentence(error)
+    if isinstance(error, MemoryError) or any(part in str(error) for part in _NO_MEMORY):
+        return SparselitError("out of memory: make the model (d_model, n_layers) or data.batch_size smaller")
+    if isinstance(error, OSError) and error.filename and not training:
+        return SparselitError(f"{error.filename}: {error.strerror}")
+    if training or not _is_foreign(error):
+        return None
+    where = f"{what}: " if what else ""
+    return SparselitError(f"{where}{type(error).__name__}: {text} ({TRACEBACK}=1 shows where)")
+
+
+def sentence(error: Exception) -> str:
+    """The first sentence of a message, without its back quotes."""
+    text = " ".join(str(error).replace("`", "").split()).partition(". ")[0]
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _is_foreign(error: Exception) -> bool:
+    if isinstance(error, RuntimeError | OverflowError) and not isinstance(error, RecursionError):
+        return True  # of torch's functions, which have no frame; ours raise none
+    for module in _modules(error):
+        if module not in sys.stdlib_module_names and module != "numpy":
+            return module in _FOREIGN
+    return False
+
+
+def _modules(error: Exception) -> Iterator[str]:
+    """The packages of the frames that an error went through, the innermost first."""
+    names = []
+    frame = error.__traceback__
+    while frame is not None:
+        names.append(str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0])
+        frame = frame.tb_next
+    return reversed(names)

@@ -1,0 +1,110 @@
+"""YAML in and out: a key given twice is refused, and a text that is written is read back as the same text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse._loaders_dumpers import get_yaml_default_loader
+
+from sparselit.errors import SparselitError
+
+#: The parser's own, which takes 1e3 for a number and a date for a text, unlike YAML 1.1.
+_ParserLoader: Any = get_yaml_default_loader()
+#: Nested deeper than any experiment; the parser would end in a RecursionError.
+_DEEPEST = 50
+
+
+class _Loader(_ParserLoader):
+    """Refuses what YAML forbids and its parsers let pass: a mapping that has a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, in which the last of two equal keys would silently win."""
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key_node, yaml.ScalarNode):
+                line = key_node.start_mark.line + 1
+                if key_node.value in lines:
+                    problem = f"the key {key_node.value!r} stands there twice, first in line {lines[key_node.value]}"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+                lines[key_node.value] = line
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around every text that the parser would read as something else."""
+
+
+for _first, _resolvers in _ParserLoader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern, [_first])
+
+
+def load(text: str, where: str) -> Any:
+    """The value of a YAML text.
+
+    Args:
+        text: YAML.
+        where: where it stands, for messages.
+
+    Raises:
+        SparselitError: it is not YAML, has a key twice, or is nested without end; the message names the line.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+        _refuse_depth(value, where)
+        return value
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:120]
+        raise SparselitError(f"{where}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise SparselitError(f"{where}: nested too deeply") from None
+    except (ValueError, TypeError, OverflowError) as error:  # a date that is none, a key that is a list
+        raise SparselitError(f"{where}: not valid YAML: {error}") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file.
+
+    Raises:
+        SparselitError: it cannot be read, is not YAML, or holds no keys.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SparselitError(f"{path} cannot be read: {error}") from None
+    return keys(text, str(path))
+
+
+def keys(text: str, where: str) -> dict[str, Any]:
+    """The keys of a configuration.
+
+    Args:
+        text: YAML.
+        where: where it stands, for messages.
+
+    Raises:
+        SparselitError: see :func:`load`; or it holds no keys.
+    """
+    content = load(text, where)
+    if not isinstance(content, dict):
+        raise SparselitError(f"{where} must hold keys such as data: and model:, got {str(content)[:40]!r}")
+    return content
+
+
+def dump(data: Any) -> str:
+    """Values as YAML that the parser reads back as the same values."""
+    return yaml.dump(data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+
+
+def _refuse_depth(value: Any, where: str, depth: int = 0, path: tuple[int, ...] = ()) -> None:
+    if depth > _DEEPEST or id(value) in path:
+        raise SparselitError(f"{where}: nested too deeply")
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            if isinstance(part, dict | list):
+                _refuse_depth(part, where, depth + 1, (*path, id(value)))
