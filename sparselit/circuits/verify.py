@@ -39,7 +39,8 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
 
     Returns:
         ``holds`` (the stated criterion holds on the report split and no claim is false), ``minimal`` (removing any one
-        edge breaks the certificate's criterion on the discovery split), the sizes and scores, and ``false_claims``: the
+        unit breaks the certificate's criterion on the discovery split; true where there is no unit), ``units``, how
+        many there are, the sizes and scores, and ``false_claims``: the
         name of each field whose recomputed value differs.
 
     Raises:
@@ -108,7 +109,9 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     false = list(dict.fromkeys(false))
     return {
         "holds": sufficient and not false,
-        "minimal": bool(removals) and not any(holds(certified, values) for values in removals),
+        "minimal": not any(holds(certified, values) for values in removals),
+        "units": len(units),
+        "granularity": circuit.certificate.granularity,
         **write(size),
         "task_loss": held_out.task_loss,
         "accuracy": held_out.accuracy,

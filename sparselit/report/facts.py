@@ -75,6 +75,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def unit_of(granularity: str) -> str:
+    """What a search of a granularity removes as one, in a word."""
+    return "edge" if granularity == "weight" else granularity
+
+
 def listed(words: Sequence[str]) -> str:
     """Words as ``a, b and c``."""
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)

@@ -82,7 +82,9 @@ def _circuit_lines(circuits: Circuits, seconds: Seconds, folder: Path) -> Iterat
 
 def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
     """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
-    certificate = minimal(circuit.granularity) if circuit.complete else "NONE, the search was ended before"
+    certificate = (
+        minimal(circuit.granularity, circuit.units) if circuit.complete else "NONE, the search was ended before"
+    )
     size = size_text(circuit.edges, circuit.nodes, circuit.free)
     facts = [("controls", controlled(circuit.searched)), ("size", size)]
     for row in circuit.criterion:

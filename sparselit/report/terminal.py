@@ -10,7 +10,7 @@ from sparselit.circuits.evidence.flags import FLAGS
 from sparselit.circuits.use.graph import graph_of
 from sparselit.model.site_table import site
 from sparselit.model.wiring import place_name
-from sparselit.report.facts import counted, hanging, interval_text, percent, shortened, size_text
+from sparselit.report.facts import counted, hanging, interval_text, percent, shortened, size_text, unit_of
 
 _NAMES = 13  # columns of the names at the left of the table
 
@@ -30,9 +30,15 @@ def circuit_lines(circuit: Circuit) -> list[str]:
     return [*lines, "", *_edges(circuit)]
 
 
-def minimal(granularity: str) -> str:
-    """What a complete certificate says, in the unit that was removed and certified as one."""
-    return f"no single {'edge' if granularity == 'weight' else granularity} can go"
+def minimal(granularity: str, units: int) -> str:
+    """What a complete certificate says.
+
+    Args:
+        granularity: what was removed and certified as one.
+        units: how many of these the circuit has.
+    """
+    unit = unit_of(granularity)
+    return f"no single {unit} can go" if units else f"no {unit} can go: there is no {unit} in it"
 
 
 def controlled(searched: Mapping[str, object] | None) -> str:
@@ -69,8 +75,11 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
     certificate = circuit.certificate
     bounds = ", ".join(map(str, certificate.criterion))
     if certificate.complete:
-        text = f"{minimal(certificate.granularity)}: without it {bounds} fails on the {certificate.split} split"
-        yield "certificate", f"{text} (n {certificate.n:,}, smallest margin {certificate.min_margin:.3g})"
+        text = minimal(certificate.granularity, len(certificate.removals))
+        if certificate.removals:
+            text += f": without it {bounds} fails on the {certificate.split} split (n {certificate.n:,}, "
+            text += f"smallest margin {certificate.min_margin:.3g})"
+        yield "certificate", text
     else:
         yield "certificate", f"incomplete: the search for edges that can go under {bounds} was stopped"
     drawn, matched, orders = nulls.random_circuits, nulls.magnitude_matched, nulls.random_orders

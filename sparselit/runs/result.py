@@ -132,6 +132,7 @@ class FoundCircuit:
         criterion: the stated bounds.
         ablation: what a removed edge contributes: kind, distribution, per, norm.
         granularity: what was removed and certified as one.
+        units: how many of these the circuit has.
         complete: every unit was tried against the final circuit.
         minimal: no single unit can go.
         flags: names of what speaks against the circuit.
@@ -155,6 +156,7 @@ class FoundCircuit:
     criterion: tuple[MetBound, ...]
     ablation: dict[str, str | None]
     granularity: str
+    units: int
     complete: bool
     minimal: bool
     flags: tuple[str, ...]

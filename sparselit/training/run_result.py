@@ -125,6 +125,7 @@ def found_circuit(
         criterion=tuple(_met(row, row.value) for row in circuit.criterion),
         ablation=write(circuit.ablation),
         granularity=certificate.granularity,
+        units=len(certificate.removals),
         complete=certificate.complete,
         minimal=certificate.complete and certificate.min_margin >= 0,
         flags=tuple(evidence.flags or ()),

@@ -43,6 +43,7 @@ def circuit(**changes: Any) -> FoundCircuit:
         criterion=(MetBound("task_loss", 0.15, None, 0.12, True), MetBound("accuracy", None, 0.9, 0.98, True)),
         ablation={"kind": "mean", "distribution": "discovery", "per": "all", "norm": "live"},
         granularity="weight",
+        units=44,
         complete=True,
         minimal=True,
         flags=("attention",),

@@ -41,6 +41,8 @@ def run(argv: list[str]) -> None:
             for text, (site, channels) in parsed
             for c in (channels if ":" in text else circuit.nodes.get(site, channels[:1]))
         ]
+    if not nodes:
+        sys.stdout.write("the circuit has no nodes, so that there is nothing to tell of them\n")
     for i, node in enumerate(nodes):
         lines = story_lines(circuit, story(loaded, node, options.top))
         sys.stdout.write("\n" * bool(i) + "\n".join(lines) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
-from sparselit.report.facts import counted, percent, size_text
+from sparselit.report.facts import counted, percent, size_text, unit_of
 from sparselit.report.progress import display
 
 
@@ -40,11 +40,15 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         holds = "yes, the criterion is met on the report split; every claim is true"
     else:
         holds = f"NO, {counted(len(false), 'false claim')}"
-    minimal = "yes, without any one edge" if verdict["minimal"] else "NO, not without every edge"
+    unit = unit_of(verdict["granularity"])
+    without = f"without any one {unit}" if verdict["minimal"] else f"not without every {unit}"
+    minimal = f"{'yes' if verdict['minimal'] else 'NO'}, {without} the certificate's criterion fails"
+    if not verdict["units"]:
+        minimal = f"yes, no {unit} can go: there is no {unit} in it"
     lines = [
         f"holds        {holds}",
         *(f"  false      {name}" for name in false),
-        f"minimal      {minimal} the certificate's criterion fails",
+        f"minimal      {minimal}",
         f"size         {size_text(verdict['edges'], verdict['nodes'], verdict['free'])}",
         f"ablation     {as_ablation(verdict['ablation'])}",
         f"report       accuracy {percent(verdict['accuracy'])}, task loss {verdict['task_loss']:.4f}, "
