@@ -70,7 +70,7 @@ class AcdcSparsity(Sparsifier):
         return any(0 < moment <= 1 for moment in (self.begin, self.end)) or super().needs_length
 
     def compressed_since(self, step: int) -> int | None:
-        """The step at which the compressed phase around step ``step`` began, null in a dense phase."""
+        """The step at which the compressed phase around step ``step`` began, None in a dense phase."""
         begin, end = (round(steps(moment, self.total_steps)) for moment in (self.begin, self.end))
         if step < begin:
             return None

@@ -261,7 +261,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         """Leave the present state where it holds; otherwise restore the sparsest snapshot that does.
 
         Returns:
-            Its score; null where nothing could be scored, or nothing holds.
+            Its score; None where nothing could be scored, or nothing holds.
         """
         score = _accuracy(trainer, module)
         if score is not None and score >= self.hold:

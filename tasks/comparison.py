@@ -35,7 +35,7 @@ class Comparison(Task):
         return self._example(*(start + digit + _number(rng, self.digits - same - 1) for digit in (first, second)))
 
     def sample_out_of_distribution(self, rng: random.Random) -> Example | None:
-        """Two numbers that differ in one digit; null where they have no second one."""
+        """Two numbers that differ in one digit; None where they have no second one."""
         if self.digits == 1:
             return None
         place, (one, other) = rng.randrange(self.digits), rng.sample("0123456789", 2)

@@ -51,7 +51,7 @@ class Mixture(Task):
         self.hparams["tasks"] = [task.origin for task in tasks]  # checkpoints and circuits hold values, no objects
 
     def split(self, name: str) -> Examples | None:  # type: ignore[override]
-        """The tasks' splits one after the other; null where none has such a split."""
+        """The tasks' splits one after the other; None where none has such a split."""
         self._refuse_shared_prompts()
         if name not in self._tensors:
             parts = [part for i in range(len(self.tasks)) if (part := self._part(i, name)) is not None]
@@ -81,7 +81,7 @@ class Mixture(Task):
         return found
 
     def solve(self, prompt: str) -> str | None:
-        """The answer of the task that the mark names; null without marks."""
+        """The answer of the task that the mark names; None without marks."""
         name, mark, rest = prompt.removeprefix("<").partition(">")
         return self.tasks[self.strata.index(name)].solve(rest) if self.marked and mark and name in self.strata else None
 

@@ -52,7 +52,7 @@ class Quotes(Task):
         self.vocabulary = [chr(i) for i in range(32, 127)] if source == "python" else [*_LETTERS, "'", '"']
 
     def examples(self) -> Iterable[Example] | None:
-        """One prompt per real literal; null for random strings, of which there is no end."""
+        """One prompt per real literal; None for random strings, of which there is no end."""
         rng = random.Random(f"literals {self.seed}")
         return _real_prompts(rng, self.distractors, self.max_length) if self.source == "python" else None
 

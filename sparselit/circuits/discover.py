@@ -75,7 +75,7 @@ def discover(
         search: how to search; default :class:`Auto`.
         margin: how far the search's bounds are moved towards perfection, in [0, 1).
         progress: called as (stage, edges left) while the search runs.
-        max_seconds: longest the searches may take together; null for no limit.
+        max_seconds: longest the searches may take together; None for no limit.
         granularity: what is removed and certified as one.
         start: an earlier circuit's edges and biases; the search begins with them and what must be added.
         evidence: ``quick``: all that needs no search; ``full``: also how many edges the same search needs for a

@@ -61,7 +61,7 @@ class Stream:
     Args:
         batch_at: gives batch k.
         num_workers: worker processes; 0 makes the batches in the main process.
-        progress: an object whose ``ready`` counts the batches this rank has trained on (Lightning's); null is 0.
+        progress: an object whose ``ready`` counts the batches this rank has trained on (Lightning's); None is 0.
         rank: this process, in [0, world_size).
         world_size: number of processes.
     """

@@ -76,7 +76,7 @@ class Splits:
         stream: the examples, possibly without end.
         family: text that decides the split of a prompt.
         check: raises where an example is broken.
-        sizes: most prompts per split; null takes all there are.
+        sizes: most prompts per split; None takes all there are.
         train_share: share of the families that is trained on, in (0, 1).
         name: the method that examples come from, for messages.
     """
@@ -143,7 +143,7 @@ def different(draw: Callable[[], Example | None], n: int, usable: Callable[[Exam
     """Up to ``n`` usable examples with different prompts, in the order in which they were drawn.
 
     Args:
-        draw: gives an example, or null where there are none.
+        draw: gives an example, or None where there are none.
         n: how many.
         usable: which may be taken.
     """

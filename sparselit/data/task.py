@@ -124,7 +124,7 @@ class Task(LightningDataModule):
         raise SparselitError(f"{self._name} must define sample(rng) or examples()")
 
     def examples(self) -> Iterable[Example] | None:
-        """All examples of a finite domain, in any order; null draws from ``sample`` without end.
+        """All examples of a finite domain, in any order; None draws from ``sample`` without end.
 
         A prompt may come several times with different corrupted prompts: one that lies in the same split is used.
         """

@@ -74,7 +74,7 @@ def sparse_linear(
     Args:
         x: (..., input channel), float32 or float64.
         weight: (output channel, input channel).
-        bias: (output channel,), or null.
+        bias: (output channel,), or None.
         pattern: where the weight may be other than zero.
         masked_gradient: give the weight the gradient of the pattern only, zero elsewhere, which is much cheaper; the
             dense one lets dead entries come back.

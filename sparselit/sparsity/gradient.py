@@ -20,7 +20,7 @@ def scale_(
     Args:
         gradients: one per parameter.
         live: boolean masks of the entries that count; None where all do.
-        rms: root mean square that the counted entries get; null leaves it alone.
+        rms: root mean square that the counted entries get; None leaves it alone.
         clip: largest Euclidean norm of the counted entries, afterwards; None for no limit.
     """
     if not gradients:

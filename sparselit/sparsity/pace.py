@@ -25,7 +25,7 @@ class Pace:
         clock: where on the schedule the run is, optimizer steps.
         speed: steps by which the clock advances in one step, in (0, 1].
         lr_factor: what the learning rate is multiplied with, in (0, 1].
-        running_loss: running mean of the training loss, nats; null before the first step.
+        running_loss: running mean of the training loss, nats; None before the first step.
         waited: steps since the clock last advanced or was put back.
         spikes: rollbacks because the loss rose.
         stalls: rollbacks because nothing moved.
@@ -69,8 +69,8 @@ class Pace:
             loss: training loss of the step, nats.
             below: loss under which the density falls, nats.
             memory: weight of the past in the running loss, in [0, 1).
-            spike: multiple of ``below`` at which the running loss asks for a rollback; null for never.
-            patience: steps without an advance that ask for one; null for never.
+            spike: multiple of ``below`` at which the running loss asks for a rollback; None for never.
+            patience: steps without an advance that ask for one; None for never.
             can_return: whether there is a snapshot.
             at_end: whether the schedule has nothing left to do, so that waiting is no stall.
             held_out: loss on prompts that are not trained on, nats, which must be as low as the running one; infinity

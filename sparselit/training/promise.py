@@ -78,7 +78,7 @@ def excess(tensors: Mapping[str, Tensor], budgets: Mapping[str, int]) -> str | N
         budgets: the most entries of each that may be non-zero; a name that is not there is passed over.
 
     Returns:
-        Density, budget and the worst tensor in words; null where every tensor keeps its budget.
+        Density, budget and the worst tensor in words; None where every tensor keeps its budget.
     """
     names = [name for name in budgets if name in tensors]
     if not names:

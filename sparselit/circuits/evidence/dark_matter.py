@@ -21,9 +21,9 @@ def dark_matter(subject: Observed) -> DarkMatter:
 
     Returns:
         ``task_loss``: (circuit - full) / (empty - full); ``kl``: the circuit's divergence from the full model over the
-        empty circuit's; both null where the full model is no better than an empty circuit. ``residual``: by site of
+        empty circuit's; both None where the full model is no better than an empty circuit. ``residual``: by site of
         the residual stream, the fraction of the full model's variance, over all channels and positions of the
-        prompts, that the circuit's value leaves unexplained; null where it does not vary. ``n``.
+        prompts, that the circuit's value leaves unexplained; None where it does not vary. ``n``.
     """
     circuit, full, empty = (
         subject.measured(run.logits())

@@ -62,7 +62,7 @@ def activations(subject: Observed) -> dict[str, Unexplained]:
         By site, over the circuit's channels there and all positions of the prompts: ``unexplained``, the fraction of
         the full model's variance that the circuit's value leaves unexplained (0 is equal, 1 as good as the mean), and
         ``rescaled``, the same after the best scale and shift of each channel: what is left there is not a matter of
-        size. Both are null where the full model's values do not vary.
+        size. Both are None where the full model's values do not vary.
     """
     mine, theirs = (run.recorded(list(subject.nodes)) for run in (subject, subject.whole))
     real = subject.examples.real

@@ -89,7 +89,7 @@ def rerun(
 
     Returns:
         ``seed``, ``places`` (edges and biases found, in the order of the forward pass) and ``holds`` (whether they meet
-        the stated criterion on the report split); ``places`` is null where the full model misses the bounds on the
+        the stated criterion on the report split); ``places`` is None where the full model misses the bounds on the
         sample.
 
     Raises:
@@ -128,7 +128,7 @@ def summary(runs: Sequence[Mapping[str, Any]], own: Sequence[Place]) -> dict[str
 
     Returns:
         ``runs`` (of which ``found`` a circuit, and ``hold`` on the report split), ``sizes`` (smallest, median,
-        largest; biases counted), ``jaccard`` (mean and least of all pairs, and the mean with the circuit itself; null
+        largest; biases counted), ``jaccard`` (mean and least of all pairs, and the mean with the circuit itself; None
         with fewer than two), ``distinct`` circuits, ``core`` (edges in all, and in at least 90 % of the reruns) and
         ``frequency``: ``[parameter, row, column, runs]``, the most frequent first.
     """
