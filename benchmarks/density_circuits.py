@@ -153,7 +153,7 @@ def main() -> None:
                 found[ablation] = (RECORDS.find(place) or {}) if arguments.table else RECORDS.once(place, search)
             rows.append({**about, **found})
             sys.stderr.write(f"{density} {seed}: {found}\n")
-    columns = "| density asked for | seed | accuracy | loss | non-zeros |"
+    columns = "| configured density | seed | accuracy | loss | non-zeros |"
     columns += "".join(f" {ablation}: edges | accuracy |" for ablation in ABLATIONS)
     sys.stdout.write(columns + "\n" + "|---" * (columns.count("|") - 1) + "|\n")
     for row in sorted(rows, key=lambda row: (-row["density"], row["seed"])):

@@ -1,4 +1,4 @@
-"""Sparse Evolutionary Training: a random mask whose smallest weights move to new places (Mocanu et al. 2018)."""
+"""Sparse Evolutionary Training: a random mask whose smallest weights move to new positions (Mocanu et al. 2018)."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ class SelfPacedSparsity(AnnealedSparsity):
         memory: weight of the past in the running loss, in [0, 1); 0.9 averages over about ten batches.
         shrink: L1 penalty: each step shrinks sparsified weights by this times the learning rate, at least 0. It keeps
             weights moving when the task's gradient is gone, so that what is cut is what nobody holds up.
-        spike: multiple of ``loss_below``, above 1, at which the running loss asks for a rollback; null for never.
-        patience: optimizer steps without an advance that ask for a rollback, or, before the first advance, without a
-            lower loss that ask for a beginning without the penalty; at least 1; null for never.
+        spike: multiple of ``loss_below``, above 1, at which the running loss causes a rollback; null for never.
+        patience: optimizer steps without an advance that cause a rollback, or, before the first advance, without a
+            lower loss that cause a beginning without the penalty; at least 1; null for never.
         held_out: optimizer steps between two looks at the loss on the selection split, at least 1; the density then
             falls only while this loss is below ``loss_below`` too. Null looks at the training batches alone.
         finish: latest moment at which the support is locked; a fraction of the run in [0, 1], or optimizer steps
@@ -112,7 +112,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         self._concluded = False
         self._lowered: list[tuple[dict[str, Any], float]] = []
 
-    # -- what the base asks -------------------------------------------------------------------------------------------
+    # -- what the base calls ------------------------------------------------------------------------------------------
 
     @property
     def needs_length(self) -> bool:
@@ -278,7 +278,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         return None
 
     def _conclude(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave a model that holds, and say so where it is not as sparse as it was told to be."""
+        """Leave a model that holds, and say so where it is not as sparse as configured."""
         if self._concluded or not self.step:
             return
         self._concluded = True
@@ -288,10 +288,10 @@ class SelfPacedSparsity(AnnealedSparsity):
         if self._arrived and holds:
             return
         what = "the density was reached" if self._arrived else f"the density stopped at {self.density_now:.4g}"
-        why = self.pace.story(self.loss_below, self._waits, self.step)
+        why = self.pace.explanation(self.loss_below, self._waits, self.step)
         if score is not None:
             why += f"; it {'holds with' if holds else 'does not hold:'} {score:.2%} on the selection split"
-        rank_zero_warn(f"{what}: {why}; train longer, or ask for a higher density")
+        rank_zero_warn(f"{what}: {why}; train longer, or configure a higher density")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ _CLOSES = {"(": ")", "[": "]", "{": "}"}
 class BracketType(Task):
     """The partner of the innermost open bracket: ``[](()[]`` → ``)``, and ``[][()[]`` → ``]``.
 
-    Two brackets are open, of which the outer one is mostly of another kind, so that counting does not tell the answer;
+    Two brackets are open, of which the outer one is mostly of another kind, so that counting does not give the answer;
     closed pairs stand before, between and after them. The corrupted prompt has another kind of innermost open bracket.
 
     Args:
@@ -48,7 +48,7 @@ class BracketType(Task):
         return _CLOSES[stack[-1]]
 
     def _example(self, rng: random.Random, pairs: int) -> Example:
-        after = max(rng.randint(1, pairs), rng.randint(1, pairs))  # few are short: none tells by its distance
+        after = max(rng.randint(1, pairs), rng.randint(1, pairs))  # few are short: none is given away by its distance
         between = rng.randint(0, pairs - after)
         inner, other = rng.sample(self.opening, 2)
         outer = other if rng.random() < 0.7 else inner

@@ -12,8 +12,8 @@ from sparselit.errors import check_whole
 class Comparison(Task):
     """Which sign stands between two numbers: ``372,391=`` → ``<``, and corrupted ``391,372=`` → ``>``.
 
-    The first digit in which they differ is at any place equally often. The corrupted prompt exchanges the numbers. Out
-    of distribution the tails agree as well, so that a single digit decides.
+    The first digit in which they differ is equally often at any position. The corrupted prompt exchanges the
+    numbers. Out of distribution the tails agree as well, so that a single digit decides.
 
     Args:
         digits: digits of each number, in [1, 6].
@@ -38,8 +38,8 @@ class Comparison(Task):
         """Two numbers that differ in one digit; None where they have no second one."""
         if self.digits == 1:
             return None
-        place, (one, other) = rng.randrange(self.digits), rng.sample("0123456789", 2)
-        start, end = _number(rng, place), _number(rng, self.digits - place - 1)
+        index, (one, other) = rng.randrange(self.digits), rng.sample("0123456789", 2)
+        start, end = _number(rng, index), _number(rng, self.digits - index - 1)
         return self._example(start + one + end, start + other + end)
 
     def family(self, prompt: str) -> str:

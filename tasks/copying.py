@@ -13,8 +13,8 @@ from sparselit.errors import LONGEST, check_whole
 class Copying(Task):
     """The next letter of the copy: ``dbbac|db`` → ``b``, and corrupted ``dbabc|db`` → ``a``.
 
-    The corrupted prompt exchanges the asked letter and a later one of the original, so that both candidates are always
-    in the prompt. Out of distribution the original is longer.
+    The corrupted prompt exchanges that letter and a later one of the original, so that both candidates are always in
+    the prompt. Out of distribution the original is longer.
 
     Args:
         length: letters in the longest original that is trained on, at least 3; the shortest has 3.

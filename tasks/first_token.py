@@ -22,7 +22,7 @@ class FirstToken(Task):
         kwargs: arguments of every task.
     """
 
-    place = 0
+    index = 0
     by_definition: ClassVar[Mapping[str, str]] = {"fixed position": "the answer stands at a fixed position"}
 
     def __init__(self, length: int = 10, letters: int = 6, **kwargs: Any) -> None:
@@ -42,13 +42,13 @@ class FirstToken(Task):
 
     def solve(self, prompt: str) -> str:
         """Read it."""
-        return prompt.rstrip("=")[self.place]
+        return prompt.rstrip("=")[self.index]
 
     def _example(self, rng: random.Random, length: int) -> Example:
         while len(set(letters := rng.choices(self.letters, k=length))) == 1:
             pass
-        answer = letters[self.place]
+        answer = letters[self.index]
         other = rng.choice([i for i, letter in enumerate(letters) if letter != answer])
         swapped = list(letters)
-        swapped[self.place], swapped[other] = letters[other], answer
+        swapped[self.index], swapped[other] = letters[other], answer
         return Example("".join(letters) + "=", answer, letters[other], "".join(swapped) + "=")

@@ -42,10 +42,10 @@ class Induction(Task):
         return prompt[:-1]
 
     def solve(self, prompt: str) -> str:
-        """The letter after the first place of the last one."""
+        """The letter after the first position of the last one."""
         return prompt[prompt.index(prompt[-1]) + 1]
 
     def _example(self, rng: random.Random, length: int) -> Example:
         text = "".join(rng.sample(self.vocabulary, length - 1))
-        place, other = rng.sample(range(length - 2), 2)
-        return Example(text + text[place], text[place + 1], text[other + 1], text + text[other])
+        index, other = rng.sample(range(length - 2), 2)
+        return Example(text + text[index], text[index + 1], text[other + 1], text + text[other])

@@ -12,8 +12,8 @@ from sparselit.errors import check_whole
 class KeyValueRecall(Task):
     """The value that a key was given: ``a3c7f1?c`` → ``7``, and corrupted ``a3c7f1?a`` → ``3``.
 
-    Keys and values are different from one another. The corrupted prompt asks for another key. Out of distribution there
-    are more pairs.
+    Keys and values are different from one another. The corrupted prompt ends with another key. Out of distribution
+    there are more pairs.
 
     Args:
         pairs: most pairs in a prompt that is trained on, in [2, 8]; the fewest are 2.
@@ -36,7 +36,7 @@ class KeyValueRecall(Task):
         return _example(rng, self.pairs + rng.randint(1, 2))
 
     def family(self, prompt: str) -> str:
-        """The pairs, whichever is asked for: a prompt and its corrupted one are in the same split."""
+        """The pairs, whichever is in question: a prompt and its corrupted one are in the same split."""
         return prompt.partition("?")[0]
 
     def solve(self, prompt: str) -> str:
@@ -48,5 +48,5 @@ class KeyValueRecall(Task):
 def _example(rng: random.Random, pairs: int) -> Example:
     keys, values = rng.sample("abcdefghij", pairs), rng.sample("0123456789", pairs)
     text = "".join(key + value for key, value in zip(keys, values, strict=True))
-    asked, other = rng.sample(range(pairs), 2)
-    return Example(f"{text}?{keys[asked]}", values[asked], values[other], f"{text}?{keys[other]}")
+    chosen, other = rng.sample(range(pairs), 2)
+    return Example(f"{text}?{keys[chosen]}", values[chosen], values[other], f"{text}?{keys[other]}")

@@ -11,4 +11,4 @@ class LastToken(FirstToken):
     As ``FirstToken`` in all else.
     """
 
-    place = -1
+    index = -1

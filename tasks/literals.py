@@ -92,8 +92,8 @@ def _files(root: Path) -> Iterator[Path]:
 def _cache_file(root: Path) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     version = ".".join(map(str, sys.version_info[:3]))
-    place = zlib.crc32(str(root).encode())
-    return home / "sparselit" / f"literals-{sys.implementation.name}-{version}-{place:08x}-{_FORMAT}.json"
+    checksum = zlib.crc32(str(root).encode())
+    return home / "sparselit" / f"literals-{sys.implementation.name}-{version}-{checksum:08x}-{_FORMAT}.json"
 
 
 def _is_entry(entry: object) -> bool:

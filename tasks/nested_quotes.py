@@ -55,7 +55,7 @@ class NestedQuotes(Task):
         texts = ["{".join((_text(rng, most), _text(rng, most))) + inner + _text(rng, most) for _ in range(fields)]
         prompt = _text(rng, most) + outer + f"{inner}}}".join(texts)
         answer, wrong, stratum = inner, outer, "inner"
-        if rng.random() < 0.4:  # fewer, because there counting tells the answer
+        if rng.random() < 0.4:  # fewer, because there counting gives the answer
             prompt += f"{inner}}}" + _text(rng, most)
             answer, wrong, stratum = outer, inner, "outer"
         return Example(prompt, answer, wrong, prompt.translate(_SWAP), stratum)

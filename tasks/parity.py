@@ -13,8 +13,9 @@ from sparselit.errors import LONGEST, check_range, check_whole
 class Parity(Task):
     """Whether the number of ones is odd: ``01101000=`` → ``1``.
 
-    The corrupted prompt has one bit flipped, at a random place. All strings have the same length, and half of them are
-    held out: a model that answers those has learned the rule and not the table. Out of distribution they are longer.
+    The corrupted prompt has one bit flipped, at a random position. All strings have the same length, and half of them
+    are held out: a model that answers those has learned the rule and not the table. Out of distribution they are
+    longer.
 
     Args:
         length: bits in the string, at least 4.

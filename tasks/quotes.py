@@ -21,13 +21,13 @@ _LINKS = (" = ", "(", "=", ", ", ", key=", " in ")
 class Quotes(Task):
     """Which quote closes the string: ``name = 'hello`` → ``'``, and ``name = "don't`` → ``"``.
 
-    The line before the opening quote, its place (uniform over the first ``length - 6``) and the content vary. Each
+    The line before the opening quote, its position (uniform over the first ``length - 6``) and the content vary. Each
     prompt comes with its corrupted prompt, in which ``'`` and ``"`` are exchanged everywhere. Stratum ``distractor``:
     the content holds the other quote once, so that only their order decides; out of distribution it does 2 to 4 times.
 
     ``python`` cuts one prompt from each usable string literal of the running interpreter's standard library, mostly
     where the literal ends. Few real literals hold the other quote (about 5 in 100), so a share ``distractors`` of the
-    rest gets one at a random place. ``synthetic`` makes lines of random letters.
+    rest gets one at a random position. ``synthetic`` makes lines of random letters.
 
     Args:
         source: python (real literals) or synthetic (random strings).
@@ -81,16 +81,16 @@ class Quotes(Task):
 def _real_prompts(rng: random.Random, distractors: float, length: int) -> Iterator[Example]:
     """One prompt per literal of the standard library, opened by ``'``."""
     literals = standard_library_literals()
-    # Short lines are frequent: a place is drawn the more often, the fewer lines reach it, and stays uniform.
-    places = range(length - 6)
-    reach = [sum(len(before) >= place for before, _ in literals) for place in places]
+    # Short lines are frequent: a position is drawn the more often, the fewer lines reach it, and stays uniform.
+    starts = range(length - 6)
+    reach = [sum(len(before) >= start for before, _ in literals) for start in starts]
     weights = [1 / lines if lines else 0.0 for lines in reach]
     for before, text in literals:
-        place = rng.choices(places, weights)[0]
-        if place <= len(before):
+        start = rng.choices(starts, weights)[0]
+        if start <= len(before):
             text = text if rng.random() < 0.75 else text[: rng.randint(1, len(text))]
             others = 1 if '"' in text else int(rng.random() < distractors)
-            yield _example("'", before[len(before) - place :], _content(rng, text, others, length - place - 1))
+            yield _example("'", before[len(before) - start :], _content(rng, text, others, length - start - 1))
 
 
 def _real_line(rng: random.Random, opening: int) -> tuple[str, str]:
@@ -110,8 +110,8 @@ def _content(rng: random.Random, text: str, others: int, room: int) -> str:
     """``text`` cut to ``room`` characters, in which ``"`` stands exactly ``others`` times."""
     text = '"'.join(text.split('"')[: others + 1])[: room - others]
     while text.count('"') < others:
-        place = rng.randint(0, len(text))
-        text = text[:place] + '"' + text[place:]
+        start = rng.randint(0, len(text))
+        text = text[:start] + '"' + text[start:]
     return text
 
 

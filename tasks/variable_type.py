@@ -19,7 +19,7 @@ class VariableType(Task):
     prompt exchanges the two types. Out of distribution there are more numbers.
 
     Args:
-        names: free (the two names are drawn anew for each prompt) or fixed (``a`` is asked for, ``b`` is the other).
+        names: free (the two names are drawn anew for each prompt) or fixed (``a`` is in question, ``b`` the other).
         numbers: most variables that are numbers, in [0, 3].
         kwargs: arguments of every task.
     """

@@ -307,7 +307,7 @@ class SearchedNull:
 
 @dataclass(frozen=True, kw_only=True)
 class Nulls:
-    """What the same criterion says where there is nothing to find; ``searched`` is None where no search was asked."""
+    """What the same criterion says where there is nothing to find; ``searched`` is None without a search."""
 
     random_circuits: Drawn
     magnitude_matched: Drawn | None = field(default=None, metadata=since(2))

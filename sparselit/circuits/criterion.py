@@ -73,7 +73,7 @@ def _calibrated(pair: Tensor, examples: Examples) -> Tensor:
 def _best_scale_and_shift(x: Tensor, sign: Tensor) -> tuple[float, float]:
     """Scale (at least 0) and shift with the least logistic loss of ``sign`` (example,) given ``x``, by Newton's method.
 
-    A weak pull towards zero, in units of the spread of ``x``, keeps both finite where ``x`` tells the signs apart.
+    A weak pull towards zero, in units of the spread of ``x``, keeps both finite where ``x`` separates the signs.
     """
     unit = x.square().mean().sqrt().clamp(min=1e-30)
     features, pull = torch.stack([x / unit, torch.ones_like(x)], dim=1), 1e-6
@@ -271,7 +271,7 @@ def hopeless(bound: Bound, total: float, seen: int, n: int) -> bool:
 
 
 class Evaluation:
-    """A criterion on a fixed set of examples, in portions: given up once it is hopeless, and finished where asked.
+    """A criterion on a fixed set of examples, in portions: given up once it is hopeless, and finished where needed.
 
     Args:
         criterion: bounds that must all hold on the total over all examples.
@@ -306,7 +306,7 @@ class Evaluation:
         return holds(self._criterion, self.values())
 
     def values(self) -> dict[str, float]:
-        """Every metric over all examples, as in :func:`measure`; a calibrated one only where the criterion asks."""
+        """Every metric over all examples, as in :func:`measure`; a calibrated one only where the criterion has one."""
         n = len(self._examples.answer)
         while self._seen < n:
             self._advance()

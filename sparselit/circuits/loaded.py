@@ -40,7 +40,7 @@ class Recorded(Subnetwork):
 
         Args:
             tokens: (batch, position) int64, numbers of the circuit's vocabulary.
-            at: (batch,) int64, the one position of each sequence that is wanted; None for all.
+            at: (batch,) int64, the one position of each sequence that is computed; None for all.
             corrupted: (batch, position), the corrupted prompts, which resample ablation needs.
 
         Returns:
@@ -105,7 +105,7 @@ def beside(path: Path, circuit: EdgeSet) -> Recorded:
         if prompt_record(path.parent / row.file, path.parent).sha256 != row.sha256:
             raise SparselitError(f"{path}: its {split} prompts have changed; `sparselit verify {path}` says more")
     if len(behaviour.vocabulary) > model.unembed.out_features:
-        raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
+        raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model has fewer")
     engine = FastEngine.of(model, circuit.ablation, behaviour.splits)
     try:
         kept = engine.edges.find(circuit.places)

@@ -61,7 +61,7 @@ class Subnetwork(OnEngine):
 
         Args:
             tokens: (batch, position) int64.
-            at: (batch,) int64, the one position of each sequence that is wanted; None for all.
+            at: (batch,) int64, the one position of each sequence that is computed; None for all.
             corrupted: (batch, position), the corrupted prompts, which resample ablation needs.
 
         Returns:
@@ -91,7 +91,7 @@ class Observed:
     Attributes:
         network: the sub-network.
         examples: what it is run on, few enough for one forward pass.
-        known: what the ablation needs to know of the examples.
+        known: what the ablation needs of the examples.
     """
 
     network: Subnetwork

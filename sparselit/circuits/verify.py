@@ -19,7 +19,7 @@ from sparselit.circuits.criterion import holds, margin, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_targets import null_bounds, recomputed
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
-from sparselit.circuits.run.granularity import units_of
+from sparselit.circuits.run.granularity import removal_units
 from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.size import nodes_of
 from sparselit.circuits.subnetwork import Subnetwork
@@ -54,13 +54,13 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     if not stated or not certified:
         raise SparselitError(f"{path}: the criterion, or the certificate's, is empty")
     if len(behaviour.vocabulary) > model.unembed.out_features:
-        raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model knows fewer")
+        raise SparselitError(f"{path}: the task has {len(behaviour.vocabulary)} tokens, the model has fewer")
     engine = NaiveEngine.of(model, ablation, behaviour.splits)
     false: list[str] = []
     network = Subnetwork(engine, _kept(model, engine.edges, circuit, false))
     kept, discovery = network.kept, behaviour.splits["discovery"]
     reference = network.whole.logits(discovery)
-    units = units_of(model, engine.edges, kept, circuit.certificate.granularity)
+    units = removal_units(model, engine.edges, kept, circuit.certificate.granularity)
     removals = []
     for tried, unit in enumerate(units.values(), 1):
         trial = kept.clone()
@@ -131,7 +131,7 @@ def _prompt_files(path: Path, circuit: Circuit) -> dict[str, PromptFile]:
 
 
 def _false_claims(circuit: Circuit, again: Circuit) -> Iterator[str]:
-    """The places of a file whose claims differ from what is recomputed; what is not recomputed is equal in both."""
+    """The fields of a file whose claims differ from what is recomputed; what is not recomputed is equal in both."""
     claims = circuit.as_json()
     for part, value in again.as_json().items():
         older = part == "evidence" and circuit.version != VERSION

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from sparselit.cli.commands import EXPERIMENT, PLAIN
+from sparselit.cli.commands import COMMAND_MODULES, EXPERIMENT
 from sparselit.cli.terminal import text_only
 from sparselit.errors import SparselitError, suggestion
 from sparselit.report.facts import visible
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> None:
     command, *rest = argv or [""]
     if not command:
-        sys.stderr.write(f"usage: sparselit {{{','.join({**EXPERIMENT, **PLAIN})}}} …\n")
+        sys.stderr.write(f"usage: sparselit {{{','.join({**EXPERIMENT, **COMMAND_MODULES})}}} …\n")
         raise SparselitError("no command given; see `sparselit --help`")
     if command in ("-h", "--help", "help"):
         sys.stdout.write(_help())
@@ -46,7 +46,7 @@ def _run(argv: list[str]) -> None:
         from importlib.metadata import version
 
         sys.stdout.write(f"sparselit {version('sparselit')}\n")
-    elif command in PLAIN:
+    elif command in COMMAND_MODULES:
         import_module(f"sparselit.cli.commands.{command}").run(rest)
     elif command in EXPERIMENT:
         if os.getcwd() not in sys.path:  # a console script does not have it; a user's own tasks stand there
@@ -58,11 +58,11 @@ def _run(argv: list[str]) -> None:
 
         run(prepared)
     else:
-        raise SparselitError(f"unknown command {command!r}{suggestion(command, [*EXPERIMENT, *PLAIN])}")
+        raise SparselitError(f"unknown command {command!r}{suggestion(command, [*EXPERIMENT, *COMMAND_MODULES])}")
 
 
 def _help() -> str:
-    width = max(map(len, {**EXPERIMENT, **PLAIN}))
+    width = max(map(len, {**EXPERIMENT, **COMMAND_MODULES}))
     lines = [
         "usage: sparselit COMMAND …",
         "",
@@ -72,7 +72,7 @@ def _help() -> str:
         *(f"  {name:<{width}}  {text}" for name, text in EXPERIMENT.items()),
         "",
         "other commands:",
-        *(f"  {name:<{width}}  {text}" for name, text in PLAIN.items()),
+        *(f"  {name:<{width}}  {text}" for name, text in COMMAND_MODULES.items()),
         "",
         "examples:",
         "  sparselit fit --config quotes",

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from sparselit.cli.command_parser import listing
-from sparselit.cli.experiment.discovering import Discovered
+from sparselit.cli.experiment.discover_command import Discovered
 from sparselit.report.summary import circuit_facts, verify_command
 from sparselit.runs.folder import shown
 from sparselit.training.run_result import found_circuit

@@ -1,4 +1,4 @@
-"""What the plain commands share: a parser with our kind of error, and a two-column listing."""
+"""What commands with a parser of their own share: a parser with our kind of error, and a two-column listing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PlainParser(argparse.ArgumentParser):
         super().__init__(f"sparselit {command}", description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Hand the message to the one place that prints errors."""
+        """Raise the message as our own error, which ``main`` prints."""
         raise SparselitError(f"{message}; see `{self.prog} --help`")
 
 

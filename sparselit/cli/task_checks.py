@@ -22,7 +22,7 @@ SIZES = {"pool": 4096, "discovery": 512, "selection": 512, "report": 2048}
 _COLUMNS = {
     "majority": "major.",
     "last token": "last",
-    "fixed position": "place",
+    "fixed position": "pos.",
     "bag of characters": "bag",
     "answer visible": "seen",
 }
@@ -31,7 +31,7 @@ _LEGEND = (
     ("chance", "one answer among all"),
     ("major.", "always the most frequent answer"),
     ("last", "by the last token"),
-    ("place", "by the token at one fixed position"),
+    ("pos.", "by the token at one fixed position"),
     ("bag", "by how often each token occurs"),
     ("seen", "of two candidates, the one that stands in the prompt (chance: 50)"),
 )

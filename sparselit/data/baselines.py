@@ -12,7 +12,7 @@ from sparselit.data.examples import Examples
 
 Integers: TypeAlias = NDArray[np.int64]
 
-_MOST = 16  # equal tokens that a bag tells apart; more count as so many
+_MOST = 16  # equal tokens that a bag counts; more count as so many
 _RIDGE = 1.0
 
 
@@ -69,8 +69,8 @@ def _columns(examples: Examples, vocab_size: int) -> Iterator[Integers]:
     rows = np.arange(len(length))
     for distance in range(tokens.shape[1]):
         inside = distance < length
-        for place in (np.full_like(length, distance), length - 1 - distance):
-            yield np.where(inside, tokens[rows, np.clip(place, 0, tokens.shape[1] - 1)], vocab_size)
+        for position in (np.full_like(length, distance), length - 1 - distance):
+            yield np.where(inside, tokens[rows, np.clip(position, 0, tokens.shape[1] - 1)], vocab_size)
 
 
 def _bag(train: Examples, held_out: Examples, vocab_size: int) -> float:
@@ -87,7 +87,7 @@ def _counts(examples: Examples, vocab_size: int) -> NDArray[np.float64]:
     """(example, token × count) one where the token occurs so often."""
     tokens, length = examples.tokens.numpy(), examples.length.numpy()
     counts = np.zeros((len(length), vocab_size), dtype=np.int64)
-    for place in range(tokens.shape[1]):
-        inside = np.flatnonzero(place < length)
-        counts[inside, tokens[inside, place]] += 1
+    for position in range(tokens.shape[1]):
+        inside = np.flatnonzero(position < length)
+        counts[inside, tokens[inside, position]] += 1
     return np.eye(_MOST + 1)[np.minimum(counts, _MOST)].reshape(len(length), -1)

@@ -1,4 +1,4 @@
-"""Batches of examples: the endless training stream, whose batch k is a function of (seed, k), and plain chunks."""
+"""Batches of examples: those of training, without end, whose batch k is a function of (seed, k), and plain chunks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PoolBatch:
 class _Shard(IterableDataset[Examples]):
     """Batches first, first + step, …; inside a loader with W workers, worker w takes every W-th of them.
 
-    The loader asks its workers in turn, so that the batches arrive in the same order for any number of workers.
+    The loader takes from its workers in turn, so that the batches arrive in the same order for any number of workers.
     """
 
     def __init__(self, batch_at: Callable[[int], Examples], first: int, step: int) -> None:
@@ -51,7 +51,7 @@ class _Shard(IterableDataset[Examples]):
             k += workers * self.step
 
 
-class Stream:
+class TrainingBatches:
     """An endless training loader: iterating gives batches ``start``, ``start + 1``, … of this rank.
 
     It wraps a DataLoader and is none itself: Lightning would warn about the few workers that a loader of ready-made

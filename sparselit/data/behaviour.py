@@ -82,7 +82,7 @@ class Behaviour:
 
 @runtime_checkable
 class Behaviours(Protocol):
-    """What circuits can be sought for: an object that knows behaviours by name.
+    """What circuits can be sought for: an object that has behaviours by name.
 
     A task is one. What a model is trained on may be another object: a language model trains on texts, and circuits are
     sought for a few behaviours of it.

@@ -58,22 +58,22 @@ def split_of(family: str, train_share: float) -> SplitName:
         family: the text that is hashed.
         train_share: share of the families that is trained on, in (0, 1).
     """
-    place = int.from_bytes(hashlib.blake2b(family.encode(), digest_size=4).digest(), "big") / 2**32
-    if place < train_share:
+    fraction = int.from_bytes(hashlib.blake2b(family.encode(), digest_size=4).digest(), "big") / 2**32
+    if fraction < train_share:
         return "train"
-    rest = (place - train_share) / (1 - train_share)
+    rest = (fraction - train_share) / (1 - train_share)
     return "discovery" if rest < 0.25 else "selection" if rest < 0.5 else "report"
 
 
 class Splits:
-    """The splits of one stream of examples, filled on demand.
+    """The splits of one sequence of examples, filled on demand.
 
-    Each split is the first so many different prompts of the stream that hash into it, whatever is asked for first.
-    A corrupted prompt that would fall into another split costs the example (the stream may offer the prompt again with
-    another one), so that splits are disjoint by prompt and by corrupted prompt.
+    Each split is the first so many different prompts of the sequence that hash into it, whichever is drawn first. An
+    example whose corrupted prompt would fall into another split is left out (the sequence may offer the prompt again
+    with another one), so that splits are disjoint by prompt and by corrupted prompt.
 
     Args:
-        stream: the examples, possibly without end.
+        source: the examples, possibly without end.
         family: text that decides the split of a prompt.
         check: raises where an example is broken.
         sizes: most prompts per split; None takes all there are.
@@ -83,14 +83,14 @@ class Splits:
 
     def __init__(
         self,
-        stream: Iterator[Example],
+        source: Iterator[Example],
         family: Callable[[str], str],
         check: Callable[[str, Example], None],
         sizes: dict[SplitName, int | None],
         train_share: float,
         name: str,
     ) -> None:
-        self._stream, self._family, self._check = stream, family, check
+        self._source, self._family, self._check = source, family, check
         self._sizes, self._train_share, self._name = sizes, train_share, name
         self._found: dict[SplitName, dict[str, Example]] = {split: {} for split in sizes}
         self._last = dict.fromkeys(sizes, 0)  # the draw that brought the split's newest prompt
@@ -100,7 +100,7 @@ class Splits:
     def draw(self, split: SplitName) -> list[Example]:
         """The examples of ``split`` in the order in which they were drawn; empty where the domain holds none."""
         while split not in self._closed:
-            example = next(self._stream, None)
+            example = next(self._source, None)
             if example is None:
                 self._closed.update(self._sizes)
                 break
@@ -111,7 +111,7 @@ class Splits:
         return list(self._found[split].values())
 
     def _offer(self, example: Example) -> None:
-        split = self.place(example)
+        split = self.assign(example)
         if split is None or split in self._closed:
             return
         if self._drawn - self._last[split] > PATIENCE:  # exhausted while another split was being filled
@@ -128,7 +128,7 @@ class Splits:
         elif known.answer != example.answer:
             raise two_answers(self._name, known, example)
 
-    def place(self, example: Example) -> SplitName | None:
+    def assign(self, example: Example) -> SplitName | None:
         """The split of an example; None where its corrupted prompt belongs to another one."""
         family = self._family(example.prompt)
         split = split_of(family, self._train_share)
@@ -183,9 +183,9 @@ def mirror(example: Example) -> Example:
     return Example(example.corrupted, example.wrong, example.answer, example.prompt, example.stratum)
 
 
-def with_mirrors(stream: Iterator[Example]) -> Iterator[Example]:
-    """Every example of ``stream``, each followed by its mirror image."""
-    for example in stream:
+def with_mirrors(source: Iterator[Example]) -> Iterator[Example]:
+    """Every example of ``source``, each followed by its mirror image."""
+    for example in source:
         yield example
         yield mirror(example)
 

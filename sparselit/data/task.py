@@ -1,4 +1,4 @@
-"""The base of every task: a subclass says what an example is, the base makes streams, splits and tensors of it."""
+"""The base of every task: a subclass says what an example is, the base makes batches, splits and tensors of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from sparselit.data.batches import Chunks, PoolBatch, Stream
+from sparselit.data.batches import Chunks, PoolBatch, TrainingBatches
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.contract import Contract, guarded, typed
 from sparselit.data.examples import Examples
@@ -32,7 +32,7 @@ from sparselit.errors import SparselitError, check_seed, check_whole
 
 __all__ = ["Example", "Task"]
 
-_POOL = 32768  # training prompts drawn where they are asked for as a split although ``pool`` is null
+_POOL = 32768  # training prompts drawn where they are used as a split although ``pool`` is null
 _LARGEST_BATCH, _LARGEST_SPLIT, _MOST_WORKERS = 2**20, 10**7, 128
 _CHUNK = 1024  # fewest examples per evaluation batch
 
@@ -44,8 +44,8 @@ class Task(LightningDataModule):
     (endless tasks) or ``examples`` (finite domains). ``docs/how_to/write_a_task.md`` writes one in ten minutes.
 
     Attributes:
-        vocabulary: the words that prompts and answers are made of, most of them characters; a word's place is its
-            token, and a text is cut at each place into the longest word that fits.
+        vocabulary: the words that prompts and answers are made of, most of them characters; a word's index is its
+            token, and a text is cut at each position into the longest word that fits.
         tokenizer: cuts texts into tokens; by default the longest match in ``vocabulary``. One that is set brings its
             own vocabulary.
         max_length: tokens in the longest prompt, out-of-distribution prompts included. A finite domain is measured.
@@ -141,7 +141,7 @@ class Task(LightningDataModule):
     def solve(self, prompt: str) -> str | None:
         """The right answer, read off the prompt by other means than ``sample``; None where no such rule is written.
 
-        Only ``sparselit tasks --check`` asks: it compares every example and every corrupted prompt with it.
+        Only ``sparselit tasks --check`` calls it: it compares every example and every corrupted prompt with it.
         """
         return None
 
@@ -250,13 +250,13 @@ class Task(LightningDataModule):
 
     # ---- Lightning
 
-    def train_dataloader(self) -> Stream:
-        """The endless training stream; a resumed run goes on with the batch that comes next."""
+    def train_dataloader(self) -> TrainingBatches:
+        """Training batches without end; a resumed run goes on with the batch that comes next."""
         batch_at = self.batches()
         if self.trainer is None:
-            return Stream(batch_at, self.num_workers)
+            return TrainingBatches(batch_at, self.num_workers)
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return Stream(batch_at, self.num_workers, progress, self.trainer.global_rank, self.trainer.world_size)
+        return TrainingBatches(batch_at, self.num_workers, progress, self.trainer.global_rank, self.trainer.world_size)
 
     def batches(self) -> Callable[[int], Examples]:
         """The training batches: batch k as a function of k."""
@@ -320,16 +320,16 @@ class Task(LightningDataModule):
     @cached_property
     def _splits(self) -> Splits:
         pool = _POOL if self.pool is None and self._domain is None else self.pool
-        stream: Iterator[Example]
+        source: Iterator[Example]
         if self._domain is None:
             method, rng = f"{self._name}.sample()", random.Random(f"splits {self.seed}")
-            stream = (self._sampled(rng) for _ in itertools.count())
+            source = (self._sampled(rng) for _ in itertools.count())
         else:
             method = f"{self._name}.examples()"
-            stream = shuffled_domain(self._domain, self.seed, method)
-        stream = with_mirrors(stream) if self.mirrored else stream
+            source = shuffled_domain(self._domain, self.seed, method)
+        source = with_mirrors(source) if self.mirrored else source
         return Splits(
-            stream, self.family, self._contract.check, {"train": pool, **self._sizes}, self.train_share, method
+            source, self.family, self._contract.check, {"train": pool, **self._sizes}, self.train_share, method
         )
 
     def _sampled(self, rng: random.Random) -> Example:
@@ -344,7 +344,7 @@ class Task(LightningDataModule):
             value = guarded(method, lambda: self.sample_out_of_distribution(rng))
             return None if value is None else typed(method, value)
 
-        found = different(draw, self.hparams["report"], lambda one: self._splits.place(one) not in ("train", None))
+        found = different(draw, self.hparams["report"], lambda one: self._splits.assign(one) not in ("train", None))
         for example in found:
             self._contract.check(method, example)
         return found
@@ -355,7 +355,7 @@ class Task(LightningDataModule):
         batch: list[Example] = []
         for _ in range(PATIENCE + 100 * self.batch_size):
             example = self._sampled(rng)
-            if self._splits.place(example) == "train":
+            if self._splits.assign(example) == "train":
                 self._contract.check(f"{self._name}.sample()", example)
                 batch += [example, mirror(example)] if self.mirrored else [example]
                 if len(batch) >= self.batch_size:

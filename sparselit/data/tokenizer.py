@@ -45,7 +45,7 @@ class Tokenizer(Protocol):
 
 
 class LongestMatch:
-    """Cuts a text into words of a vocabulary, at each place the longest that fits; a word's place is its token.
+    """Cuts a text into words of a vocabulary, at each position the longest that fits; a word's index is its token.
 
     Args:
         vocabulary: two or more different words; most are single characters.

@@ -47,7 +47,7 @@ INERT = (
     "tokenizer_name",
 )
 #: Where AbsTopK can stand: the release's names, and the sites of each layer.
-PLACES = {
+LOCTYPES = {
     "attn_in": "attn.in",
     "attn_q": "attn.q",
     "attn_k": "attn.k",
@@ -59,7 +59,7 @@ PLACES = {
     "mlp_out": "mlp.out",
     "resid_post_mlp": "mlp.residual",
 }
-DEFAULT_PLACES = "attn_in,attn_out,mlp_in,mlp_out"
+DEFAULT_LOCTYPES = "attn_in,attn_out,mlp_in,mlp_out"
 #: The release never sets an epsilon: these are torch's defaults, in single precision, of its two norms.
 EPSILON = {"rms": torch.finfo(torch.float32).eps, "layer": 1e-5}
 
@@ -135,7 +135,7 @@ def _checked(config: Mapping[str, Any]) -> Config:
         if options[key] not in choices:
             raise SparselitError(f"{key} must be one of {', '.join(choices)}, got {options[key]!r}")
     options["afrac"] = given.get("afrac")
-    options["afrac_loctypes"] = given.get("afrac_loctypes", DEFAULT_PLACES)
+    options["afrac_loctypes"] = given.get("afrac_loctypes", DEFAULT_LOCTYPES)
     return options
 
 
@@ -160,14 +160,14 @@ def _activation_density(options: Config, arguments: Config) -> dict[str, float] 
     widths: dict[str, int] = dict.fromkeys(("attn_q", "attn_k", "attn_v"), d_heads)
     widths |= {"attn_in": d_read, "mlp_in": d_read, "mlp_neuron": arguments["d_mlp"]}
     for name in names:
-        if name not in PLACES:
-            raise SparselitError(f"afrac_loctypes names {name!r}, which is none of {', '.join(PLACES)}")
+        if name not in LOCTYPES:
+            raise SparselitError(f"afrac_loctypes names {name!r}, which is none of {', '.join(LOCTYPES)}")
         width = widths[name] if name in widths else arguments["d_model"]
         if int(share * width) < 1:
             raise SparselitError(
                 f"afrac {share} keeps none of the {width} channels of {name}; it must keep at least one"
             )
-    return {f"*.{PLACES[name]}": float(share) for name in names} or None
+    return {f"*.{LOCTYPES[name]}": float(share) for name in names} or None
 
 
 def openai_config(model: Transformer, others: Mapping[str, Any] | None = None) -> Config:
@@ -197,7 +197,7 @@ def openai_config(model: Transformer, others: Mapping[str, Any] | None = None) -
         raise SparselitError(
             f"d_model {c['d_model']} is no multiple of n_heads {c['n_heads']}, which the release requires"
         )
-    share, places = _top_k(model)
+    share, loctypes = _top_k(model)
     concatenated = c["positions"].endswith("concatenated")
     return {
         "block_size": c["max_length"],
@@ -213,7 +213,7 @@ def openai_config(model: Transformer, others: Mapping[str, Any] | None = None) -
         "residual_activation_type": c["residual_activation"],
         "activation_type": c["activation"],
         "afrac": share,
-        "afrac_loctypes": places,
+        "afrac_loctypes": loctypes,
         "tied_unembed": c["tied"],
         "enable_bigram_table": c["bigram"],
         "learnable_bigram_table": c["bigram"],
@@ -225,21 +225,21 @@ def openai_config(model: Transformer, others: Mapping[str, Any] | None = None) -
 
 
 def _top_k(model: Transformer) -> tuple[float | None, str]:
-    """The one share of AbsTopK and the places where it stands, in the release's words."""
+    """The one share of AbsTopK and the locations where it stands, in the release's words."""
     keeps = {name: site.keep for name, site in model.sites.items() if site.keep is not None}
     if not keeps:
-        return None, DEFAULT_PLACES
+        return None, DEFAULT_LOCTYPES
     density: float | dict[str, float] = model.config["activation_density"]
     ends = {name.split(".", 2)[-1] for name in keeps}
-    places = [place for place, end in PLACES.items() if end in ends]
+    loctypes = [name for name, end in LOCTYPES.items() if end in ends]
     for share in dict.fromkeys(density.values() if isinstance(density, dict) else [density]):
         expected = {
-            f"layers.{i}.{PLACES[place]}": int(share * model.sites[f"layers.{i}.{PLACES[place]}"].width)
+            f"layers.{i}.{LOCTYPES[name]}": int(share * model.sites[f"layers.{i}.{LOCTYPES[name]}"].width)
             for i in range(len(model.layers))
-            for place in places
+            for name in loctypes
         }
         if expected == keeps:
-            return share, ",".join(places)
+            return share, ",".join(loctypes)
     raise SparselitError(
-        "activation_density cannot be written: the release keeps one share at the same of its ten places in every layer"
+        "activation_density cannot be written: the release keeps one share at the same of ten locations in every layer"
     )

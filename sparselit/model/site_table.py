@@ -92,7 +92,7 @@ class SiteRow:
         return self.role != ""
 
     @property
-    def place(self) -> str:
+    def prefix(self) -> str:
         """The block with its layer, as in ``layers.0.attn``."""
         return self.block if self.layer is None else f"layers.{self.layer}.{self.block}"
 
@@ -110,7 +110,7 @@ class SiteRow:
 
     def beside(self, kind: str) -> str:
         """The name of another site of the same block."""
-        return f"{self.place}.{kind}"
+        return f"{self.prefix}.{kind}"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Sites: the named places in the forward pass where activations are sparsified, recorded, ablated, patched, edited."""
+"""Sites: named points of the forward pass at which activations are sparsified, recorded, ablated, patched, edited."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
         kept = magnitude >= threshold
         surplus = int(kept.count_nonzero()) > k * (x.numel() // width)
         if not surplus or not bool(((kept.sum(-1, keepdim=True) > k) & (threshold > 0)).any()):
-            return torch.where(kept, x, 0.0)  # zeros that tie for the last place are zero either way
+            return torch.where(kept, x, 0.0)  # zeros that tie for rank ``k`` are zero either way
     index = x.abs().topk(k, dim=-1, sorted=False).indices
     return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
 

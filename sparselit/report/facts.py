@@ -1,4 +1,4 @@
-"""Facts in words: the one place where shares, intervals, sizes and long texts become what a person reads.
+"""Facts in words: here, and only here, shares, intervals, sizes and long texts become what a person reads.
 
 A criterion in words is :meth:`sparselit.circuits.criterion.Bound.__str__`. Nothing heavy is imported here.
 """

@@ -83,7 +83,7 @@ def geometry(circuit: Circuit) -> Geometry:
 
 @dataclass(frozen=True)
 class _Shape:
-    """A node before it has a place.
+    """A node before it has a position.
 
     Attributes:
         kind: the last word of its site.
@@ -125,7 +125,7 @@ def _shape(circuit: Circuit, graph: Graph, node: NodeKey, named: bool) -> _Shape
     known = graph.by_key.get(node)  # a pattern is no node of the circuit
     head = channel if known is None else known.head
     if head is not None:
-        group = site(name).place, head
+        group = site(name).prefix, head
     if not named or known is None:
         return _Shape(kind, _row(circuit, node), thing, group, "", "", 0.09, 0.09)
     text, caption = known.label, known.caption

@@ -34,9 +34,9 @@ def draw_history(found: History) -> Figure:
     top.set_ylabel("edges and biases", fontsize=8)
     top.legend(fontsize=7, ncols=3, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0))
     for y, (edge, alive) in enumerate(found.lives.items()):
-        for place in (i for i, step in enumerate(steps) if step in alive):
-            weight = _weight(found, steps[place], edge)
-            rows.barh(y, 0.92, left=place - 0.46, height=0.8, color=POSITIVE if weight > 0 else NEGATIVE)
+        for index in (i for i, step in enumerate(steps) if step in alive):
+            weight = _weight(found, steps[index], edge)
+            rows.barh(y, 0.92, left=index - 0.46, height=0.8, color=POSITIVE if weight > 0 else NEGATIVE)
     names = [f"{n}[{r}]" if n.endswith("bias") else f"{n}[{r},{c}]" for n, r, c in found.lives]
     rows.set_yticks(range(count) if count <= _NAMED else [], names if count <= _NAMED else [], fontsize=6)
     rows.set_xlim(-0.6, len(steps) - 0.4)

@@ -15,7 +15,7 @@ from sparselit.circuits.circuit import Circuit
 from sparselit.report.geometry import geometry
 from sparselit.report.shapes import Box, Geometry, Label, Line, Link
 
-POSITIVE, NEGATIVE = "#2a6fbb", "#e07b12"  # told apart by every kind of colour vision
+POSITIVE, NEGATIVE = "#2a6fbb", "#e07b12"  # distinct in every kind of colour vision
 _INK, _GREY, _LINE, _SHADE, _FRAME = "#1c1c1c", "#6a6a6a", "#9a9a9a", "#f2f4f7", "#5a5a5a"
 _FILLS = {"token": "#fff3c4", "logits": "#fff3c4", "act": "#dcf1e1", "q": "#e9e2f7", "k": "#e9e2f7", "v": "#e9e2f7"}
 _IN_A_BOX: dict[str, Any] = {"ha": "center", "zorder": 5}

@@ -84,20 +84,20 @@ def display(title: str, visible: bool = True) -> Iterator[Display]:
     if not visible or not sys.stderr.isatty():
         yield shown
         return
-    stream, ended = sys.stderr, threading.Event()
-    thread = threading.Thread(target=_write, args=(shown, stream, ended), daemon=True)
+    file, ended = sys.stderr, threading.Event()
+    thread = threading.Thread(target=_write, args=(shown, file, ended), daemon=True)
     thread.start()
     try:
         yield shown
     finally:
         ended.set()
         thread.join()
-        stream.write(_WIPE)
-        stream.flush()
+        file.write(_WIPE)
+        file.flush()
 
 
-def _write(shown: Display, stream: TextIO, ended: threading.Event) -> None:
+def _write(shown: Display, file: TextIO, ended: threading.Event) -> None:
     while not ended.is_set():
-        stream.write(_WIPE + shown.line(shutil.get_terminal_size().columns - 1))
-        stream.flush()
+        file.write(_WIPE + shown.line(shutil.get_terminal_size().columns - 1))
+        file.flush()
         ended.wait(_EVERY)

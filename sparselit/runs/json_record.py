@@ -2,7 +2,7 @@
 
 A dataclass is an object, a ``NamedTuple`` a list of fixed length, ``Mapping[str, X]`` an object with any keys,
 ``tuple[X, ...]`` a list. A number is kept as it stands (1 stays 1), so that what was read is written back unchanged.
-Nothing is guessed: a field that is missing, unknown or of another type is refused by its place in the file.
+Nothing is guessed: a field that is missing, unknown or of another type is refused by its path in the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Reader = Callable[[Any, int], Any]  # value, version of the file
 
 
 class WrongField(SparselitError):
-    """Something in the JSON is not what its place says; the message names the place.
+    """Something in the JSON does not fit there; the message names its path in the file.
 
     Args:
         problem: what is wrong with it, as in ``is missing or not a number``.
@@ -34,17 +34,17 @@ class WrongField(SparselitError):
     """
 
     def __init__(self, problem: str, quoted: bool = True) -> None:
-        self.problem, self.quoted, self.place = problem, quoted, ""
+        self.problem, self.quoted, self.path = problem, quoted, ""
         super().__init__(problem)
 
     def inside(self, step: str) -> WrongField:
         """The same mistake, seen from one level further out; ``step`` is ``name`` or ``[index]``."""
-        self.place = step + ("." if self.place and not self.place.startswith("[") else "") + self.place
+        self.path = step + ("." if self.path and not self.path.startswith("[") else "") + self.path
         return self
 
     def __str__(self) -> str:
-        place = f"the field '{self.place}'" if self.quoted else self.place
-        return f"{place} {self.problem}" if self.place else f"it {self.problem}"
+        path = f"the field '{self.path}'" if self.quoted else self.path
+        return f"{path} {self.problem}" if self.path else f"it {self.problem}"
 
 
 def since(version: int, null: bool = False) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _named_tuple(kind: Any) -> _Reader:
             for part, read_part in zip(value, inner, strict=True):
                 found.append(read_part(part, version))
         except WrongField as wrong:
-            raise (wrong.inside(f"[{len(found)}]") if wrong.place else WrongField(words, quoted=False)) from None
+            raise (wrong.inside(f"[{len(found)}]") if wrong.path else WrongField(words, quoted=False)) from None
         return kind._make(found)
 
     return reader

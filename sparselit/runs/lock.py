@@ -1,4 +1,4 @@
-"""One process at a time trains in a run's folder; the others are told who does."""
+"""One process at a time trains in a run's folder; the others are refused with its process number."""
 
 from __future__ import annotations
 

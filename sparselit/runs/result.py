@@ -28,7 +28,7 @@ ENDED = {
     "running": "running, or killed",
 }
 #: Keys of a configuration that say where files lie and nothing of what is computed.
-_PLACES = ("config", "ckpt_path", "default_root_dir", "dirpath", "save_dir")
+_PATH_KEYS = ("config", "ckpt_path", "default_root_dir", "dirpath", "save_dir")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class FoundCircuit:
         unexplained: share of the gap in loss between the empty circuit and the full model.
         null_edges: edges that a random order needs for the same criterion, median.
         searched: edges that the same search needs where there is nothing to find, by null (None: none found); None
-            where this was not asked for.
+            where this was not configured.
         criterion: the stated bounds.
         ablation: what a removed edge contributes: kind, distribution, per, norm.
         granularity: what was removed and certified as one.
@@ -227,7 +227,7 @@ class Result:
         seed: None where nothing was seeded.
         digest: of the configuration, see :func:`digest`.
         ended: why the run ended, a key of :data:`ENDED`.
-        steps: asked and done.
+        steps: configured and done.
         seconds: wall time.
         accuracies: on held-out prompts, by split and stratum.
         density: None while the run has only begun.
@@ -309,7 +309,7 @@ class Result:
 
 
 def digest(configuration: Mapping[str, Any]) -> str:
-    """SHA-256 over a complete configuration in one canonical form: keys sorted, those left out that only name places.
+    """SHA-256 over a complete configuration in one canonical form: keys sorted, those left out that only name paths.
 
     Args:
         configuration: the content of ``config.yaml``.
@@ -317,7 +317,7 @@ def digest(configuration: Mapping[str, Any]) -> str:
 
     def canonical(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(key): canonical(item) for key, item in value.items() if key not in _PLACES}
+            return {str(key): canonical(item) for key, item in value.items() if key not in _PATH_KEYS}
         return [canonical(item) for item in value] if isinstance(value, list | tuple) else value
 
     text = json.dumps(canonical(configuration), sort_keys=True, ensure_ascii=False, default=str)

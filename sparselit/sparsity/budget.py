@@ -67,7 +67,7 @@ class Budget:
         floor: non-zero entries that each row or column keeps at least, inside the budget.
         per: what the floor counts.
         shares: the tensors that divide one budget with this one; None where it has its own.
-        place: index of this tensor among them.
+        share_index: index of this tensor among them.
         rule: pattern of the rule that it follows, empty for none.
     """
 
@@ -77,7 +77,7 @@ class Budget:
     floor: int = 0
     per: Per = "row"
     shares: Shares | None = None
-    place: int = 0
+    share_index: int = 0
     rule: str = ""
 
     @property
@@ -105,7 +105,7 @@ class Budget:
         """Number of entries that stay at a density of the whole budget."""
         if self.shares is None:
             return entries(density, self.numel)
-        return self.shares.counts(entries(density, self.shares.numel))[self.place]
+        return self.shares.counts(entries(density, self.shares.numel))[self.share_index]
 
     def check(self) -> None:
         """Refuse a floor that does not fit into the lowest density of the run.
@@ -131,7 +131,7 @@ class Budget:
         low, high = 0, self.shares.numel
         while low < high:  # no tensor loses an entry when the budget grows
             middle = (low + high) // 2
-            low, high = (low, middle) if self.shares.counts(middle)[self.place] >= need else (middle + 1, high)
+            low, high = (low, middle) if self.shares.counts(middle)[self.share_index] >= need else (middle + 1, high)
         return smallest_density(low, self.shares.numel)
 
 
@@ -234,8 +234,8 @@ def _shared(budgets: Sequence[Budget], kinds: Sequence[Distribution]) -> list[Bu
     shared = list(budgets)
     for (name, _), members in groups.items():
         shares = Shares(name, tuple(tuple(budgets[i].shape) for i in members))  # type: ignore[arg-type]
-        for place, index in enumerate(members):
-            shared[index] = replace(shared[index], shares=shares, place=place)
+        for number, index in enumerate(members):
+            shared[index] = replace(shared[index], shares=shares, share_index=number)
     return shared
 
 

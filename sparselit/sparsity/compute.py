@@ -87,7 +87,7 @@ def sparse_linear(
 
 
 class _SparseLinear(torch.autograd.Function):
-    """Works channel by channel, (channel, token), as the sparse product wants its rows.
+    """Works channel by channel, (channel, token), the order in which the sparse product has its rows.
 
     What goes out is laid out token by token, as everything else is (adding two layouts costs more than a copy), but
     for the wide inner channels of a feed-forward block: these stay channel by channel until the next layer reads them.
@@ -160,7 +160,7 @@ class SparseLinear(nn.Linear):
 
     Attributes:
         sparse: whether to multiply sparsely now.
-        masked_gradient: whether the weight's gradient is wanted at the pattern only.
+        masked_gradient: whether the weight's gradient is computed at the pattern only.
         live: mask of the living entries, where that is not the weight's non-zeros.
     """
 
@@ -177,7 +177,7 @@ class SparseLinear(nn.Linear):
         return sparse_linear(input, weight, self.bias, self._current(weight), self.masked_gradient)
 
     def _current(self, weight: Tensor) -> Pattern:
-        """The pattern of this very weight: masked runs put other tensors in its place."""
+        """The pattern of this very weight: masked runs put other tensors under its name."""
         source = weight if self.live is None else self.live
         if self._pattern is None or self._pattern[:2] != (id(source), source._version):
             self._pattern = (id(source), source._version, pattern_of(source))

@@ -45,10 +45,10 @@ def density_table(tensors: Mapping[str, Tensor]) -> list[Row]:
     seen: set[tuple[object, ...]] = set()
     rows = []
     for name, tensor in tensors.items():
-        place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
-        if not tensor.is_floating_point() or (tensor.numel() and place in seen):
+        memory = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        if not tensor.is_floating_point() or (tensor.numel() and memory in seen):
             continue
-        seen.add(place)
+        seen.add(memory)
         rows.append(Row(name, tuple(tensor.shape), tensor.numel(), int(torch.count_nonzero(tensor.detach()))))
     return rows
 

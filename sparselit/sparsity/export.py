@@ -21,7 +21,7 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Some tensors as the content of a safetensors file.
 
     A tensor with at least two dimensions that becomes smaller is stored as ``<name>/row_begin`` (number of the first
-    entry of each row of dim 0, and their total), ``<name>/column`` (place in the row, all other dimensions flattened)
+    entry of each row of dim 0, and their total), ``<name>/column`` (index in the row, all other dimensions flattened)
     and ``<name>/value``; its shape stands in the metadata. Everything else is stored as it is. Bits are kept exactly,
     also those of negative zeros, which count as entries.
 

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-#: What a step asks for.
+#: What a step calls for.
 Verdict = Literal["fall", "wait", "spike", "stall", "give up", "begin again"]
 
 #: What a rollback multiplies the pace and the learning rate with.
 SLOWER = 0.7
-#: Learning rate, as a share of the one asked for, below which another rollback is not worth while.
+#: Learning rate, as a share of the configured one, below which another rollback is not worth while.
 SLOWEST = 0.05
 #: Share of its lowest value below which the running loss counts as having come down.
 LOWER = 0.95
@@ -69,15 +69,15 @@ class Pace:
             loss: training loss of the step, nats.
             below: loss under which the density falls, nats.
             memory: weight of the past in the running loss, in [0, 1).
-            spike: multiple of ``below`` at which the running loss asks for a rollback; None for never.
-            patience: steps without an advance that ask for one; None for never.
+            spike: multiple of ``below`` at which the running loss causes a rollback; None for never.
+            patience: steps without an advance that cause one; None for never.
             can_return: whether there is a snapshot.
             at_end: whether the schedule has nothing left to do, so that waiting is no stall.
             held_out: loss on prompts that are not trained on, nats, which must be as low as the running one; infinity
                 where it is not known.
 
         Returns:
-            What the step asks for; ``fall`` has advanced the clock already, unless the run was given up;
+            What the step calls for; ``fall`` has advanced the clock already, unless the run was given up;
             ``begin again`` means that there is no snapshot, and that the loss is high and has not come down for
             ``patience`` steps.
         """
@@ -123,7 +123,7 @@ class Pace:
         self.running_loss, self.lowest, self.waited, self.standing = None, math.inf, 0, 0
         self.begun_again = True
 
-    def story(self, below: float, waits: int, steps: int) -> str:
+    def explanation(self, below: float, waits: int, steps: int) -> str:
         """What kept the density from falling, in words.
 
         Args:

@@ -1,1 +1,1 @@
-"""Intervals and p-values of plain numbers; nothing here knows of circuits."""
+"""Intervals and p-values of numbers, independent of circuits."""

@@ -1,6 +1,6 @@
 """The statistics behind the tests of a circuit: p-values for paired differences, ranks, and many tests at once.
 
-Every function takes plain numbers or tensors and knows nothing of circuits. P-values are one-sided; small ones speak
+Every function takes numbers or tensors and is independent of circuits. P-values are one-sided; small ones speak
 against the null hypothesis that the function names.
 """
 

@@ -51,7 +51,7 @@ class Begin:
         check_whole("circuits.begin.step", self.step, 0)
 
 
-class Outcome(NamedTuple):
+class SearchResult(NamedTuple):
     """What one search gave.
 
     Attributes:
@@ -87,8 +87,8 @@ class Discovery(Callback, ABC):
     Attributes:
         source: what circuits are sought for; None for the data that the model is trained on.
         folder: where circuits are written; default ``circuits`` in the logger's folder.
-        tell: called with one line after each search.
-        says_final: whether the callback itself logs hyper-parameters and final figures when training ends.
+        announce: called with one line after each search.
+        logs_final: whether the callback itself logs hyper-parameters and final figures when training ends.
         latest: the last circuits and their files, by task; empty before the first one.
         reason: why the last search found none, empty if it did.
         seconds: wall time of all searches so far.
@@ -103,8 +103,8 @@ class Discovery(Callback, ABC):
         self.warm_start = warm_start
         self.source: Behaviours | None = None
         self.folder: Path | None = None
-        self.tell: Callable[[str], object] = rank_zero_info
-        self.says_final = True
+        self.announce: Callable[[str], object] = rank_zero_info
+        self.logs_final = True
         self.reason = "no step was searched"
         self.seconds = 0.0
         self.searches = 0
@@ -138,7 +138,7 @@ class Discovery(Callback, ABC):
 
     def seek(
         self, model: Transformer, behaviour: Behaviour, step: int, folder: Path | None, visible: bool = True
-    ) -> Outcome:
+    ) -> SearchResult:
         """Run one search, with progress, without a trace in the model or the random state.
 
         Args:
@@ -157,7 +157,7 @@ class Discovery(Callback, ABC):
                 circuit = self.find(model, behaviour, stop.heeded_by(shown.searching), previous)
             except NoCircuitError as error:
                 reason = str(error)
-        return Outcome(circuit, reason, time.monotonic() - began, stop.asked)
+        return SearchResult(circuit, reason, time.monotonic() - began, stop.requested)
 
     def validate(self, module: LightningModule, data: object) -> dict[str, Behaviour]:
         """Refuse what no circuit can be sought in, before anything is computed.
@@ -184,7 +184,7 @@ class Discovery(Callback, ABC):
         if stage != "fit":
             return
         self.validate(pl_module, getattr(trainer, "datamodule", None))
-        default = trainer.log_dir or trainer.default_root_dir  # asks all processes, so not only where it is needed
+        default = trainer.log_dir or trainer.default_root_dir  # a collective call: all processes have to make it
         self.folder = self.folder or Path(default) / CIRCUITS
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -218,7 +218,7 @@ class Discovery(Callback, ABC):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say the final size beside the hyper-parameters, unless the command line says more of them at its end."""
-        if self.says_final:
+        if self.logs_final:
             log_hyper_parameters(trainer, pl_module, {}, self.final(pl_module))
 
     def final(self, module: LightningModule) -> dict[str, float]:
@@ -249,7 +249,7 @@ class Discovery(Callback, ABC):
             raise KeyboardInterrupt
 
     def _search(self, trainer: Trainer, model: Transformer, step: int) -> bool:
-        """One search on rank zero, remembered on all ranks; whether the user wants the run to stop.
+        """One search on rank zero, remembered on all ranks; whether the user has stopped the run.
 
         A search or a file of it that fails is a note, and training goes on.
         """
@@ -262,7 +262,7 @@ class Discovery(Callback, ABC):
             self.reason = f"the search at step {step} failed: {type(error).__name__}: {error}".splitlines()[0]
             self.problems.append(self.reason)
             self._values = {}
-            self.tell(self.reason)
+            self.announce(self.reason)
             shared = self.state_dict(), False
         finally:  # the other processes wait here; they hear of an end too
             shared = trainer.strategy.broadcast(shared)
@@ -293,7 +293,7 @@ class Discovery(Callback, ABC):
             seconds += time.monotonic() - began
             self.seconds, self.searches = self.seconds + seconds, self.searches + 1
             text = described(circuit) if circuit else f"no circuit: {reason}"
-            self.tell(f"step {step}{task and f', {task}'}: {text} ({seconds:.1f} s)")
+            self.announce(f"step {step}{task and f', {task}'}: {text} ({seconds:.1f} s)")
             if stopped:
                 break
         self.reason = "; ".join(reasons)

@@ -25,9 +25,9 @@ class Score(NamedTuple):
 
 
 def on_selection(trainer: Trainer, module: LightningModule, prompts: int | None = None) -> Score | None:
-    """Ask a model the prompts of the selection split; it and the random state stay as they were.
+    """Run a model on the prompts of the selection split; it and the random state stay as they were.
 
-    Every process asks all of them, so that all get the same numbers.
+    Every process runs all of them, so that all get the same numbers.
 
     Args:
         trainer: the trainer with the data.

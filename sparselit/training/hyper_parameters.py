@@ -15,7 +15,7 @@ def log_hyper_parameters(
     """Log ``model/…`` and ``data/…``, the arguments of both, and what they led to.
 
     Args:
-        trainer: knows the loggers and the data.
+        trainer: has the loggers and the data.
         module: the model.
         more: further hyper-parameters, by name.
         figures: final values, which TensorBoard shows beside them; other loggers have their curves.

@@ -1,4 +1,4 @@
-"""What a sparsity method says, and what others ask of it: budgets, living entries, how far the schedule has come."""
+"""What a sparsity method defines, and what others read: budgets, living entries, how far the schedule has come."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Method(ABC):
             SparselitError: a budget does not suit the method.
         """
 
-    # -- what others ask --------------------------------------------------------------------------------------------
+    # -- what others read -------------------------------------------------------------------------------------------
 
     def validate(self, module: nn.Module, total_steps: int | None = None) -> list[Budget]:
         """Plan the run and refuse what cannot work, before anything is computed.
@@ -186,7 +186,7 @@ class Method(ABC):
 
     @property
     def problems(self) -> list[str]:
-        """Where the run has not kept the density that was asked for, one line each."""
+        """Where the run has not kept the configured density, one line each."""
         return self.promise.problems
 
     @property
@@ -197,7 +197,7 @@ class Method(ABC):
 
     @property
     def budgets(self) -> list[Budget]:
-        """The plan of the run, made when it is first asked for."""
+        """The plan of the run, made when it is first read."""
         if self._budgets is None:
             if self._module is None:
                 raise SparselitError(f"{type(self).__name__} has no plan before the trainer has set it up")

@@ -62,12 +62,12 @@ def refuse_shared(one: tuple[str, Sequence[Budget]], other: tuple[str, Sequence[
 
 
 def refuse_rewriters(trainer: Trainer, sparsifier: str, goes_back: bool = False) -> None:
-    """Refuse callbacks that would leave a model of another density than was asked for.
+    """Refuse callbacks that would leave a model of another density than the configured one.
 
     Args:
         trainer: its callbacks are looked at.
         sparsifier: name of the sparsity callback, for the message.
-        goes_back: whether it brings earlier weights back, which an average knows nothing of.
+        goes_back: whether it brings earlier weights back, which an average does not follow.
 
     Raises:
         SparselitError: names the callback.

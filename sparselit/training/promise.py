@@ -1,4 +1,4 @@
-"""Whether a run kept its promise of sparsity: in every checkpoint, at the end, and down to the density asked for."""
+"""Whether a run kept its promise of sparsity: in every checkpoint, at the end, and down to the configured density."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Promise:
     Attributes:
         who: name of the sparsifier.
         problems: one line for the first miss and one for the last; empty where all is well.
-        tell: called with the first one.
+        announce: called with the first one.
     """
 
     who: str
     problems: list[str] = field(default_factory=list)
-    tell: Callable[[str], object] = rank_zero_warn
+    announce: Callable[[str], object] = rank_zero_warn
 
     def check(self, tensors: Mapping[str, Tensor], budgets: Mapping[str, int], what: str) -> None:
         """Count the non-zero entries of some tensors, and note where there are too many.
@@ -66,7 +66,7 @@ class Promise:
             return
         text = f"{what} has {found}: something wrote weights after {self.who}"
         if not self.problems:  # the others follow from it
-            self.tell(f"problem: {text}")
+            self.announce(f"problem: {text}")
         self.problems = [*self.problems[:1], text]
 
 

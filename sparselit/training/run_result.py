@@ -65,7 +65,7 @@ def density(module: LightningModule, trainer: Trainer) -> Density:
 
     Args:
         module: the model.
-        trainer: knows the sparsifiers; one that was never set up has no target.
+        trainer: has the sparsifiers; one that was never set up has no target.
     """
     rows = density_table(module.state_dict())
     matrices = [row for row in rows if len(row.shape) > 1]
@@ -152,9 +152,9 @@ def circuits(folder: Path, run: Path, step: int, discovery: Discovery | None) ->
     """
     found: list[tuple[int, str, Circuit, FoundCircuit]] = []
     problems = []
-    places = {"": folder, **{path.name: path for path in sorted(folder.glob("*/")) if circuits_in(path)}}
-    for task, place in places.items():
-        for at, path in circuits_in(place).items():
+    folders = {"": folder, **{path.name: path for path in sorted(folder.glob("*/")) if circuits_in(path)}}
+    for task, inner in folders.items():
+        for at, path in circuits_in(inner).items():
             if at > step:
                 continue
             try:

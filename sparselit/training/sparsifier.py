@@ -58,7 +58,7 @@ class Sparsifier(Method, Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot stand beside a sparsifier and note the length of the run.
 
-        The plan itself is made when first asked for, in ``on_fit_start`` at the latest: modules may create their
+        The plan itself is made when it is first read, in ``on_fit_start`` at the latest: modules may create their
         parameters after this hook.
         """
         if stage != "fit":
@@ -172,12 +172,12 @@ class Sparsifier(Method, Callback):
 
     @property
     def needs_masks(self) -> bool:
-        """Whether the masks are asked for after a step: to be saved, or for the moments."""
+        """Whether the masks are needed after a step: to be saved, or for the moments."""
         return self.saves_masks or self.moments != "keep"
 
     @torch.no_grad()
     def _enforce(self, tensors: Mapping[str, Tensor], start: bool) -> None:
-        """Set all but the live entries to zero, and treat the moments as asked."""
+        """Set all but the live entries to zero, and treat the moments as ``moments`` says."""
         refuse_non_finite(self._watched, self.step)
         self.kept = self.targets(self.step)
         if start:

@@ -11,7 +11,7 @@ def length_in_epochs(trainer: Trainer, module: LightningModule) -> int:
     """Optimizer steps of a run that is limited by ``max_epochs`` over a dataloader of known length.
 
     Args:
-        trainer: knows the epochs and the batches.
+        trainer: its epochs and batches are counted.
         module: it must step its optimizer once per (accumulated) batch.
 
     Returns:

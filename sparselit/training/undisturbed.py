@@ -55,20 +55,20 @@ def on_device(behaviour: Behaviour, device: torch.device) -> Behaviour:
 
 @dataclass
 class Stop:
-    """Whether the user has asked a search to end.
+    """Whether the user has stopped a search.
 
     Attributes:
-        asked: Ctrl-C was pressed.
+        requested: Ctrl-C was pressed.
     """
 
-    asked: bool = False
+    requested: bool = False
 
     def heeded_by(self, progress: Progress) -> Progress:
         """The same callback, which raises KeyboardInterrupt after Ctrl-C; a search then gives what it has."""
 
         def heeding(stage: str, edges: int) -> None:
             progress(stage, edges)
-            if self.asked:
+            if self.requested:
                 raise KeyboardInterrupt
 
         return heeding
@@ -88,9 +88,9 @@ def stoppable() -> Iterator[Stop]:
         return
 
     def arrived(signum: int, frame: FrameType | None) -> None:
-        if stop.asked:
+        if stop.requested:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.requested = True
         os.write(2, b"\nending the search with what it has; Ctrl-C again stops at once\n")
 
     signal.signal(signal.SIGINT, arrived)

@@ -1,4 +1,4 @@
-"""The record of a circuit: what is written is what is read, and whatever is wrong in a file is named by its place."""
+"""The record of a circuit: what is written is what is read, and whatever is wrong in a file is named by its path."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_what_a_circuit_states_is_what_the_naive_path_gives(
     problem = Problem.of(model, behaviour.splits["discovery"], [bound], kind)
     margins = []
     listed = [int(edges.find([place]).nonzero()) for place in circuit.places]
-    units = list(problem.units(kept))
+    units = list(problem.removal_units(kept))
     for (name, values), unit, index in zip(certified.removals, units, listed, strict=True):
         trial = kept.clone()
         trial[index] = False
@@ -188,7 +188,7 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
     assert holds(CRITERION, measure(problem.naive_logits(kept, problem.discovery), problem.discovery))
     assert circuit.evidence.held_out.n == 40
     json.dumps(circuit.as_json())
-    units = problem.units(kept)
+    units = problem.removal_units(kept)
     for name, values in circuit.certificate.removals:
         trial = kept.clone()
         trial[units[name]] = False

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparselit.cli.commands import EXPERIMENT, PLAIN
+from sparselit.cli.commands import COMMAND_MODULES, EXPERIMENT
 from sparselit.cli.commands.configs import is_overlay
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_overlays_are_listed_apart_from_experiments(sparselit: Callable[..., Any
 
 def test_the_readme_names_only_commands_configurations_and_pages_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    known = {**EXPERIMENT, **PLAIN}
+    known = {**EXPERIMENT, **COMMAND_MODULES}
     for command in re.findall(r"sparselit ([a-z]+)\b(?= [-`C{]|`|\n)", text):
         assert command in known, command
     for name in re.findall(r"--config ([\w/.]+)", text):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparselit.cli import main
-from sparselit.cli.commands import EXPERIMENT, PLAIN
+from sparselit.cli.commands import COMMAND_MODULES, EXPERIMENT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "command_line.md").read_text(encoding="utf-8")
 
@@ -22,10 +22,10 @@ def help_of(command: str) -> str:
 
 
 def test_every_command_has_its_row() -> None:
-    assert set(re.findall(r"^\| `([a-z]+)` \|", PAGE, re.MULTILINE)) == {*EXPERIMENT, *PLAIN}
+    assert set(re.findall(r"^\| `([a-z]+)` \|", PAGE, re.MULTILINE)) == {*EXPERIMENT, *COMMAND_MODULES}
 
 
-@pytest.mark.parametrize("command", PLAIN)
+@pytest.mark.parametrize("command", COMMAND_MODULES)
 def test_the_options_are_those_of_the_help(command: str) -> None:
     usage, _, _ = help_of(command).partition("\n\n")
     (line,) = re.findall(rf"^sparselit {command}\b(.*)$", PAGE, re.MULTILINE)

@@ -13,7 +13,7 @@ import torch
 
 from sparselit.circuits import Bound, discover, load, write_circuit
 from sparselit.cli import main
-from sparselit.cli.commands import EXPERIMENT, PLAIN
+from sparselit.cli.commands import COMMAND_MODULES, EXPERIMENT
 from tests.circuits.models import randomised, some_behaviour
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "use_a_circuit.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def help_of(command: str) -> str:
 
 def test_its_commands_and_options_exist() -> None:
     commands = set(re.findall(r"sparselit ([a-z]+)\b", PAGE)) - {"fit"}
-    assert commands <= {**EXPERIMENT, **PLAIN}.keys()
+    assert commands <= {**EXPERIMENT, **COMMAND_MODULES}.keys()
     used = {"hypotheses", "stability", "story", "intervene", "diff", "history", "union"}
     assert used <= commands
     known = " ".join(help_of(command) for command in used)

@@ -107,7 +107,7 @@ def test_group_testing_finds_exactly_it_in_every_order(unique: tuple[Truth, Tens
 def test_its_certificate_is_the_damage_of_each_removal_by_the_naive_path(unique: tuple[Truth, Tensor]) -> None:
     truth, ness = unique
     found = searched(truth.case, "gradients")
-    edges = {name: int(unit) for name, unit in truth.problem.units(ness).items()}
+    edges = {name: int(unit) for name, unit in truth.problem.removal_units(ness).items()}
     assert found.removals.keys() == edges.keys()
     for name, values in found.removals.items():
         edge = edges[name]

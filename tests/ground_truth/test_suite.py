@@ -60,7 +60,7 @@ def test_whatever_the_case_and_the_ablation_the_result_passes_and_is_minimal(
     truth, found = searched(name, search, ablation)
     assert found.complete
     assert truth.is_minimal(found.kept)
-    assert found.removals.keys() == truth.problem.units(found.kept).keys()
+    assert found.removals.keys() == truth.problem.removal_units(found.kept).keys()
 
 
 @pytest.mark.parametrize("search", SEARCHED)

@@ -34,7 +34,7 @@ def test_widths_order_tensors_and_their_sizes_are_those_of_the_model(config: dic
 def test_a_row_says_layer_block_kind_axis_and_role() -> None:
     row = site("layers.12.attn.z")
     assert (row.layer, row.block, row.kind, row.axis, row.role) == (12, "attn", "z", "head", "")
-    assert (row.node, row.place, row.beside("pattern")) == (
+    assert (row.node, row.prefix, row.beside("pattern")) == (
         "layers.12.attn.v",
         "layers.12.attn",
         "layers.12.attn.pattern",

@@ -115,8 +115,8 @@ def attention(subject: Observed) -> dict[str, Attended]:
 
     Returns:
         By head, as in ``layers.0.attn[1]``: ``total_variation``, the share of the attention that goes elsewhere, in
-        [0, 1], mean over prompts and their positions, the sink counted as a place; and ``total_variation_max``, of the
-        worst prompt.
+        [0, 1], mean over prompts and their positions, the sink counted as a position; and
+        ``total_variation_max``, of the worst prompt.
     """
     width = subject.network.model.d_head
     heads = {

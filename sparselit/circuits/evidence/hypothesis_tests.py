@@ -1,7 +1,7 @@
 """Three hypotheses about a circuit, tested on held-out examples.
 
-Shi et al. 2024 (arXiv 2410.13032, "Hypothesis testing the circuit hypothesis in LLMs") ask of a circuit that it does
-what the model does, that it does so better than random circuits, and that none of its edges is superfluous. The
+Shi et al. 2024 (arXiv 2410.13032, "Hypothesis testing the circuit hypothesis in LLMs") require of a circuit that it
+does what the model does, that it does so better than random circuits, and that none of its edges is superfluous. The
 questions are theirs (equivalence, sufficiency, minimality); two of the tests differ, so that the circuit carries the
 burden of proof: equivalence has to be shown within a margin, where they retain it until a difference is found, and
 each edge has to be shown to matter, with Holm's correction for all edges together.
@@ -203,7 +203,7 @@ def hypotheses(
     if len(examples.answer) < 2:
         raise SparselitError("the tests need at least two examples")
     margin = MARGINS[metric] if settings.margin is None else settings.margin
-    units = problem.units(kept)
+    units = problem.removal_units(kept)
     total, done = 2 + len(units) + draws, 0
 
     loss = next((name for name in metrics if name.endswith("loss")), "task_loss")

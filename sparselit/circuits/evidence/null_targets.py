@@ -1,4 +1,4 @@
-"""What the nulls that need a search are asked for, and whether what such a search has found is true.
+"""What the nulls that need a search are searched for, and whether what such a search has found is true.
 
 The searches themselves are in :mod:`sparselit.circuits.evidence.null_searches`; nothing here needs one.
 """
@@ -49,7 +49,7 @@ def swapped_target(examples: Examples) -> Examples:
     return examples._replace(answer=examples.wrong, wrong=examples.answer)
 
 
-#: What the same model is asked for instead of the task.
+#: What the same model is searched for instead of the task.
 TARGETS: Mapping[str, Callable[[Examples], Examples]] = {
     "constant_target": constant_target,
     "nonsense_target": nonsense_target,

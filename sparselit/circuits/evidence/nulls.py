@@ -114,11 +114,11 @@ def matched_circuit(circuit: Subnetwork, seed: int) -> Tensor:
     for name, here in zip(edges.names, edges.members, strict=True):
         parameter = circuit.model.get_parameter(name).detach().cpu()
         size = parameter[(edges.row[here], edges.column[here])[: parameter.ndim]].abs().double()
-        inside, left = kept[here].nonzero()[:, 0].tolist(), ~kept[here]  # places in ``here``
+        inside, left = kept[here].nonzero()[:, 0].tolist(), ~kept[here]  # indices into ``here``
         rng.shuffle(inside)
         spare = list(inside)
-        for place in inside:
-            nearest = _nearest(size, size[place], left)
+        for index in inside:
+            nearest = _nearest(size, size[index], left)
             if nearest:
                 other = rng.choice(nearest)
                 left[other] = False
@@ -128,14 +128,14 @@ def matched_circuit(circuit: Subnetwork, seed: int) -> Tensor:
     return chosen
 
 
-def _nearest(size: Tensor, wanted: Tensor, left: Tensor) -> list[int]:
-    """Places of the sizes nearest to ``wanted`` among those that are ``left``, the first ones where several are."""
-    places = left.nonzero()[:, 0]
-    distance = (size[places] - wanted).abs()
-    if len(places) > NEAREST:
+def _nearest(size: Tensor, target: Tensor, left: Tensor) -> list[int]:
+    """Indices of the sizes nearest to ``target`` among those that are ``left``, the first ones where several are."""
+    indices = left.nonzero()[:, 0]
+    distance = (size[indices] - target).abs()
+    if len(indices) > NEAREST:
         close = distance <= distance.kthvalue(NEAREST).values
-        places, distance = places[close], distance[close]
-    nearest: list[int] = places[distance.argsort(stable=True)[:NEAREST]].tolist()
+        indices, distance = indices[close], distance[close]
+    nearest: list[int] = indices[distance.argsort(stable=True)[:NEAREST]].tolist()
     return nearest
 
 

@@ -21,7 +21,7 @@ from sparselit.circuits import search as searches
 from sparselit.circuits.circuit import SearchRecord
 from sparselit.circuits.criterion import holds, is_relative, measure
 from sparselit.circuits.loaded import Loaded
-from sparselit.circuits.run.granularity import Units
+from sparselit.circuits.run.granularity import RemovalUnits
 from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import Progress, Search
 from sparselit.circuits.search.problem import Problem
@@ -41,9 +41,9 @@ class Shuffled(Problem):
 
     seed = 0
 
-    def units(self, kept: Tensor) -> Units:
+    def removal_units(self, kept: Tensor) -> RemovalUnits:
         """What can be removed, by name, shuffled."""
-        units = list(super().units(kept).items())
+        units = list(super().removal_units(kept).items())
         random.Random(self.seed).shuffle(units)
         return dict(units)
 

@@ -89,7 +89,7 @@ class Replacement:
     """An ablation ready for one model.
 
     Attributes:
-        ablation: what was asked for.
+        ablation: the configured one.
         means: by matrix, the means of its sources (group, source channel), under ``mean``; the groups are everything,
             the tokens or the positions. See :func:`source_means`.
         distribution: what the means were taken over, under ``mean``.
@@ -112,7 +112,7 @@ def prepare(model: Transformer, ablation: Ablation, splits: Mapping[str, Example
 
     Args:
         model: the full model.
-        ablation: what is asked for.
+        ablation: the configured one.
         splits: the behaviour's splits, by name.
 
     Raises:
@@ -145,7 +145,7 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
         frequencies.
     """
     at = examples.length - 1
-    places = torch.arange(examples.tokens.shape[1], device=at.device).expand_as(examples.tokens)
+    positions = torch.arange(examples.tokens.shape[1], device=at.device).expand_as(examples.tokens)
     real = examples.real
     bundles = matrices(model)
     with model.sites.recorded({bundle.source for bundle in bundles.values()} & set(model.sites)) as records:
@@ -154,20 +154,20 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
     means = {}
     for name, bundle in bundles.items():
         x = records.get(bundle.source)
-        everywhere = bundle.target != "logits" if x is None else x.shape[1] == places.shape[1]
-        token, place = (examples.tokens[real], places[real]) if everywhere else (answer, at)
+        everywhere = bundle.target != "logits" if x is None else x.shape[1] == positions.shape[1]
+        token, position = (examples.tokens[real], positions[real]) if everywhere else (answer, at)
         if x is not None:
             x = real_rows(x, real)
         elif bundle.source == "token":
             x = F.one_hot(token, model.unembed.out_features).to(model.embed.token.weight.dtype)
         else:
-            x = F.one_hot(place, model.max_length).to(model.embed.token.weight.dtype)
+            x = F.one_hot(position, model.max_length).to(model.embed.token.weight.dtype)
         if per == "all":
             means[name] = x.mean(0, keepdim=True)
         elif per == "token":
             means[name] = _grouped_mean(x, token, model.unembed.out_features)
         else:
-            means[name] = _grouped_mean(x, place, model.max_length)
+            means[name] = _grouped_mean(x, position, model.max_length)
     return means
 
 

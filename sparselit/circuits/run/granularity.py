@@ -14,10 +14,10 @@ from sparselit.model.wiring import BIAS, Edges, place_name
 
 Granularity = Literal["weight", "channel", "head", "layer", "token"]
 #: Edges (index,) of each unit by name, in the order of the forward pass.
-Units = Mapping[str, Tensor]
+RemovalUnits = Mapping[str, Tensor]
 
 
-def units_of(model: Transformer, edges: Edges, kept: Tensor, granularity: Granularity) -> Units:
+def removal_units(model: Transformer, edges: Edges, kept: Tensor, granularity: Granularity) -> RemovalUnits:
     """The units that ``kept`` is made of.
 
     A removed unit takes all its edges with it, so that under mean ablation a channel that is removed has its mean, as
@@ -58,7 +58,7 @@ def _rule(site: str, granularity: Granularity, d_head: int) -> tuple[str, int] |
     """What the units of a site's channels are called, and how many channels each has (0: all); None for no unit."""
     block, inner = site, False
     if site != BIAS and site_row(site).layer is not None:
-        block, inner = site_row(site).place, True
+        block, inner = site_row(site).prefix, True
     if granularity == "channel" and site not in (BIAS, "token", "position", "logits"):
         return site, 1
     if granularity == "token" and site == "token":
@@ -73,9 +73,9 @@ def _rule(site: str, granularity: Granularity, d_head: int) -> tuple[str, int] |
 
 
 def _grouped(prefix: str, width: int, channels: Tensor) -> Iterator[tuple[int, str, Tensor]]:
-    """The units that some edges' ends, ``channels`` (edge,), fall into: first place, name, and places of each unit."""
+    """The units that some edges' ends, ``channels`` (edge,), fall into: first index, name, and indices of each unit."""
     units = channels // width if width else torch.zeros_like(channels)
     order = units.argsort(stable=True)
     found, counts = units[order].unique_consecutive(return_counts=True)
-    for unit, places in zip(found.tolist(), order.split(counts.tolist()), strict=True):
-        yield int(places[0]), f"{prefix}[{unit}]" if width else prefix, places
+    for unit, numbers in zip(found.tolist(), order.split(counts.tolist()), strict=True):
+        yield int(numbers[0]), f"{prefix}[{unit}]" if width else prefix, numbers

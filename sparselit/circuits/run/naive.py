@@ -79,7 +79,7 @@ class NaiveEngine:
         return {name: mask.to(device) for name, mask in self.edges.masks(kept).items()}
 
     def context(self, examples: Examples) -> Context:
-        """What the ablation needs to know of some examples, whose answers are wanted."""
+        """What the ablation needs of some examples at their answer positions."""
         return context(self.model, self.replacement, examples.tokens, examples.length - 1, examples.corrupted)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparselit.model.wiring import Edges
 
-#: Questions about one set after which its streams are worth a forward pass of their own.
+#: Sets evaluated against one after which its streams are worth a forward pass of their own.
 PATIENCE = 2
 
 
@@ -34,7 +34,7 @@ class Streams:
         self._questions = 0
 
     def shared_blocks(self, kept: Tensor) -> int:
-        """The first blocks in which ``kept`` equals the set; 0 where it is no subset, or too few have asked so far."""
+        """The first blocks in which ``kept`` equals the set; 0 where it is no subset, or after too few evaluations."""
         self._questions += 1
         if self._questions <= PATIENCE or bool((kept & ~self.kept).any()):
             return 0

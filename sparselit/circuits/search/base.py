@@ -65,7 +65,7 @@ class Search(ABC):
         began = time.monotonic()
         found = Found(problem.all_edges() if start is None else start.clone())
 
-        def tell(stage: str, edges: int) -> None:
+        def announce(stage: str, edges: int) -> None:
             if progress is not None:
                 progress(stage, edges)
             if deadline is not None and time.monotonic() > deadline:
@@ -74,8 +74,8 @@ class Search(ABC):
         try:
             found.kept = problem.useful(found.kept)  # what goes here changes no logit, so that nothing is evaluated
             problem.focus(found.kept)
-            self.shrink(problem, found, tell)
-            certify(problem, found, tell)
+            self.shrink(problem, found, announce)
+            certify(problem, found, announce)
         except (KeyboardInterrupt, _OutOfTime):
             found.complete = False
         problem.cost.seconds += time.monotonic() - began
@@ -138,7 +138,7 @@ def certify(problem: Problem, found: Found, progress: Progress) -> None:
     """
     problem.focus(found.kept)
     found.removals.clear()
-    units = problem.units(found.kept)
+    units = problem.removal_units(found.kept)
     queue = deque(units)
     necessary: dict[str, Evaluation] = {}  # of the present circuit
     size, streak = 1, 0
@@ -150,7 +150,7 @@ def certify(problem: Problem, found: Found, progress: Progress) -> None:
             found.kept = trial
             necessary.clear()
             problem.focus(found.kept)
-            units = problem.units(found.kept)
+            units = problem.removal_units(found.kept)
             queue = deque(unit for unit in queue if unit in units)
             streak += 1
             size *= 2 if streak > 1 else 1

@@ -39,6 +39,6 @@ class HardConcrete(LearnedMasks):
         expected = torch.sigmoid(parameters - _TEMPERATURE * math.log(-_LOW / _HIGH))
         return (drawn * (_HIGH - _LOW) + _LOW).clamp(0, 1), expected.sum()
 
-    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
+    def binarised(self, parameters: Tensor, stuck: bool) -> Tensor:
         """Gates whose median is above zero."""
         return torch.sigmoid(parameters / _TEMPERATURE) * (_HIGH - _LOW) + _LOW > 0

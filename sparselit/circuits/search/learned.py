@@ -69,7 +69,7 @@ class LearnedMasks(Search):
         """
 
     @abstractmethod
-    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
+    def binarised(self, parameters: Tensor, stuck: bool) -> Tensor:
         """The edges to try fully open, boolean (edge,): all that are open at all, or fewer where those have failed.
 
         Args:
@@ -106,7 +106,7 @@ class LearnedMasks(Search):
             penalty *= 1.05 if running < target else 0.95
             with torch.no_grad():
                 self.project(parameters)
-                opened = self.opened(parameters, idle > 1) & found.kept
+                opened = self.binarised(parameters, idle > 1) & found.kept
                 regular = step % _TRY_EVERY == 0 or step == self.steps
                 if regular or int(opened.sum()) <= 0.5 * tried:
                     tried = int(opened.sum())

@@ -64,7 +64,7 @@ class NodeMasks(LearnedMasks):
         margins they would all close in the same step, after which no path has a gradient to open again. The rank is
         that of a node's largest edge by integrated gradients.
         """
-        units = problem.at("channel").units(kept)
+        units = problem.at("channel").removal_units(kept)
         always = len(units)  # for ends that are tokens, positions or logits
         self._ends = torch.full((2, len(kept)), always)
         filled = torch.zeros(len(kept), dtype=torch.long)
@@ -82,6 +82,6 @@ class NodeMasks(LearnedMasks):
         gates = heaviside(parameters)
         return gates[self._ends[0]] * gates[self._ends[1]], gates.sum()
 
-    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
+    def binarised(self, parameters: Tensor, stuck: bool) -> Tensor:
         """Edges between two open nodes."""
         return (parameters > 0)[self._ends].all(0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparselit.circuits.criterion import Bound, Criterion, Evaluation, is_relative
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.fast import FastEngine
-from sparselit.circuits.run.granularity import Granularity, Units, units_of
+from sparselit.circuits.run.granularity import Granularity, RemovalUnits, removal_units
 from sparselit.circuits.run.naive import NaiveEngine, OnEngine
 from sparselit.circuits.run.structure import useful
 from sparselit.circuits.subnetwork import Subnetwork
@@ -41,7 +41,7 @@ class Cost:
 
 
 class Problem(OnEngine):
-    """A model under an ablation, a behaviour and a criterion; it answers "does the task still work with these edges?".
+    """A model under an ablation, a behaviour and a criterion: does the task still work with some of the edges?
 
     Args:
         engine: the model, its edges and the ablation.
@@ -111,9 +111,9 @@ class Problem(OnEngine):
         """The sub-network of ``kept`` (edge,), by the fast path."""
         return Subnetwork(self.engine, kept)
 
-    def units(self, kept: Tensor) -> Units:
+    def removal_units(self, kept: Tensor) -> RemovalUnits:
         """What can be removed from ``kept``, one by one: sets of edges by name."""
-        return units_of(self.model, self.edges, kept, self.granularity)
+        return removal_units(self.model, self.edges, kept, self.granularity)
 
     def at(self, granularity: Granularity) -> Problem:
         """The same problem with another granularity; what is spent on it counts here."""
@@ -122,7 +122,7 @@ class Problem(OnEngine):
         return other
 
     def on(self, examples: Examples, criterion: Criterion) -> Problem:
-        """The same edges and ablation, its means included, asked about other examples and bounds.
+        """The same edges and ablation, its means included, on other examples and under other bounds.
 
         Args:
             examples: the other examples.
@@ -135,7 +135,7 @@ class Problem(OnEngine):
         return useful(self.model, self.edges, kept) if self.ablation.kind == "zero" else kept
 
     def focus(self, kept: Tensor) -> None:
-        """Announce that only subsets of ``kept`` will be asked about."""
+        """Announce that only subsets of ``kept`` will be evaluated."""
         self.engine.focus(kept)
 
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
@@ -168,7 +168,7 @@ class Problem(OnEngine):
         return self.engine.soft_logits(shares, examples)
 
     def evaluation(self, kept: Tensor) -> Evaluation:
-        """The criterion on the discovery split with only ``kept`` edges; asking it twice counts once."""
+        """The criterion on the discovery split with only ``kept`` edges; reading it twice counts once."""
         self.cost.evaluations += 1
 
         def count() -> None:

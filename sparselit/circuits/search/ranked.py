@@ -56,6 +56,6 @@ def ordered_units(problem: Problem, kept: Tensor, importance: Tensor) -> list[Te
         kept: boolean (edge,).
         importance: (edge,), at least 0; a unit is as important as its edges together.
     """
-    units = list(problem.units(kept).values())
+    units = list(problem.removal_units(kept).values())
     weights = [float(importance[unit].sum()) for unit in units]
     return [units[i] for i in sorted(range(len(units)), key=weights.__getitem__)]

@@ -38,7 +38,7 @@ class SoftMasks(LearnedMasks):
         """The parameters are the shares."""
         return parameters, parameters.sum()
 
-    def opened(self, parameters: Tensor, stuck: bool) -> Tensor:
+    def binarised(self, parameters: Tensor, stuck: bool) -> Tensor:
         """Shares above zero, or above :data:`OPEN`."""
         return parameters > (OPEN if stuck else 0)
 

@@ -29,7 +29,7 @@ class Sweep(Search):
         """One pass from the last matrix to the first."""
         left = margin(problem.criterion, problem.values(found.kept))
         allowed = self.threshold * left
-        for unit in reversed(list(problem.units(found.kept).values())):
+        for unit in reversed(list(problem.removal_units(found.kept).values())):
             if not bool(found.kept[unit].any()):
                 continue
             trial = problem.useful(without(found.kept, unit))

@@ -35,20 +35,20 @@ class History:
     def died(self, step: int) -> list[Place]:
         """Edges of the circuit before ``step`` that the one at ``step`` lacks; at the first step none."""
         steps = list(self.circuits)
-        place = steps.index(step)
-        return self._new(steps[place - 1], 1) if place else []
+        index = steps.index(step)
+        return self._new(steps[index - 1], 1) if index else []
 
     def _new(self, step: int, other: int) -> list[Place]:
         steps = list(self.circuits)
-        place = steps.index(step) + other
-        neighbour = self.circuits[steps[place]].places if 0 <= place < len(steps) else []
+        index = steps.index(step) + other
+        neighbour = self.circuits[steps[index]].places if 0 <= index < len(steps) else []
         return [edge for edge in self.circuits[step].places if edge not in set(neighbour)]
 
     def kept(self, step: int) -> float | None:
         """Jaccard overlap of the circuit at ``step`` with the one before; None at the first."""
         steps = list(self.circuits)
-        place = steps.index(step)
-        return shared(self.circuits[steps[place - 1]], self.circuits[step]).jaccard if place else None
+        index = steps.index(step)
+        return shared(self.circuits[steps[index - 1]], self.circuits[step]).jaccard if index else None
 
 
 def history(folder: Path) -> History:

@@ -160,8 +160,8 @@ def activations(circuit: Loaded, node: Node, examples: Examples) -> tuple[Tensor
     name, channel = node
     real = examples.real
     if name in ("token", "position"):
-        places = torch.arange(real.shape[1], device=real.device).expand_as(real)
-        return ((examples.tokens if name == "token" else places) == channel).float(), real
+        positions = torch.arange(real.shape[1], device=real.device).expand_as(real)
+        return ((examples.tokens if name == "token" else positions) == channel).float(), real
     naive, found = circuit.naive, []
     for i in range(0, len(examples.answer), CHUNK):
         part = examples.select(slice(i, i + CHUNK))

@@ -8,8 +8,8 @@ EXPERIMENT = {
     "predict": "show what a checkpoint answers",
     "discover": "find the circuit of a checkpoint",
 }
-#: Commands with a plain parser: each is a module of this package that has ``run(argv)``.
-PLAIN = {
+#: Commands with a parser of their own: each is a module of this package that has ``run(argv)``.
+COMMAND_MODULES = {
     "tasks": "list the tasks that can be trained on",
     "configs": "list the experiments that come with sparselit",
     "runs": "list runs with their accuracy, density and circuit size",

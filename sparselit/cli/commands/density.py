@@ -19,12 +19,12 @@ def run(argv: list[str]) -> None:
     from sparselit.runs.checkpoint_file import load_checkpoint
     from sparselit.sparsity.density import Row, density_table, total
 
-    def plain(row: Row) -> dict[str, object]:
+    def counts_of(row: Row) -> dict[str, object]:
         return {"numel": row.numel, "nonzero": row.nonzero, "density": row.density}
 
     rows = density_table(load_checkpoint(options.checkpoint)["state_dict"])
     if options.json:
-        tensors = [{"name": row.name, "shape": list(row.shape), **plain(row)} for row in rows]
-        sys.stdout.write(json.dumps({"tensors": tensors, "total": plain(total(rows))}, indent=1) + "\n")
+        tensors = [{"name": row.name, "shape": list(row.shape), **counts_of(row)} for row in rows]
+        sys.stdout.write(json.dumps({"tensors": tensors, "total": counts_of(total(rows))}, indent=1) + "\n")
     else:
         sys.stdout.write("\n".join(density_lines(rows)) + "\n")

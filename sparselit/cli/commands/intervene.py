@@ -87,7 +87,7 @@ def lines(changes: list[str], found: dict[str, dict[str, Any]]) -> list[str]:
 
 def _intervention(loaded: Loaded, scale: list[str], ablate: list[str], patch: list[str]) -> Intervention:
     from sparselit.circuits.use.intervene import Intervention
-    from sparselit.circuits.use.named_parts import parse_place
+    from sparselit.circuits.use.names import parse_place
     from sparselit.model.wiring import Edges
 
     model = loaded.model
@@ -118,7 +118,7 @@ def _intervention(loaded: Loaded, scale: list[str], ablate: list[str], patch: li
 
 def _site(text: str, loaded: Loaded) -> tuple[str, list[int]]:
     """A node's site and channels; tokens and positions are inputs and cannot be changed."""
-    from sparselit.circuits.use.named_parts import parse_nodes
+    from sparselit.circuits.use.names import parse_nodes
 
     site, channels = parse_nodes(text, loaded.model, loaded.behaviour.vocabulary)
     if site in ("token", "position"):

@@ -85,7 +85,7 @@ def row_of(result: Result, folder: Path) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows for a terminal 80 columns wide; runs of one name are told apart by their folders."""
+    """The rows for a terminal 80 columns wide; runs of one name are distinguished by their folders."""
     names = Counter(row["name"] for row in rows)
     lines = ["run".ljust(_NAME) + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items()) + "  ended"]
     for row in rows:

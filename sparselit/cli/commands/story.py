@@ -25,7 +25,7 @@ def run(argv: list[str]) -> None:
         raise SparselitError(f"--top must be at least 0, got {options.top}")
 
     from sparselit.circuits.loaded import load
-    from sparselit.circuits.use.named_parts import parse_nodes
+    from sparselit.circuits.use.names import parse_nodes
     from sparselit.circuits.use.story import story
     from sparselit.report.story import story_lines
 

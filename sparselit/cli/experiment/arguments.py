@@ -114,7 +114,7 @@ def prepare(typed: list[str]) -> Arguments:
             values.append((name, value))
             settings = dict(_typed_settings(values[-1:]))
         # The parser would mix the rows of a table with those of the one that it replaces.
-        new = {place for place, setting in settings.items() if _is_table(setting)}
+        new = {key for key, setting in settings.items() if _is_table(setting)}
         argv += [f"--{key}.{argument}=[]" for key, argument in sorted(new & tables)]
         tables |= new
         argv += [f"{name}={value}"] if name.startswith("--") else [name, value]

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from sparselit.cli.commands import EXPERIMENT
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.conflicts import LINKS, inline, refuse_length, refuse_linked, silent_changes
-from sparselit.cli.experiment.discovering import EXPLAINED
+from sparselit.cli.experiment.discover_command import EXPLAINED
 from sparselit.cli.experiment.escaped import explained
 from sparselit.cli.experiment.help import experiment_help
 from sparselit.cli.experiment.parser import ExperimentParser

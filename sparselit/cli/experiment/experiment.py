@@ -23,7 +23,7 @@ from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.circuit_lines import discovered_text
 from sparselit.cli.experiment.arguments import Arguments
 from sparselit.cli.experiment.command_line import CommandLine
-from sparselit.cli.experiment.discovering import Discovered, refuse_other_prompts
+from sparselit.cli.experiment.discover_command import Discovered, refuse_other_prompts
 from sparselit.cli.experiment.escaped import explained, sentence
 from sparselit.cli.experiment.interruption import Interrupted, Interruption
 from sparselit.cli.experiment.last_lines import measure, problems, result_lines
@@ -47,7 +47,7 @@ from sparselit.training.sparsifier import Sparsifier
 
 #: Set by the process that the user started, for the ones that DDP starts.
 _FOLDER_VARIABLE = "SPARSELIT_RUN_FOLDER"
-#: Exit code of a run that ended, but not with what was asked for.
+#: Exit code of a run that ended, but not with what was configured.
 _PROBLEM = 3
 
 
@@ -74,7 +74,7 @@ class Experiment(CommandLine):
         self.folder: RunFolder | None = None
         self.checkpoint: RunCheckpoint | None = None
         self.discovery: Discovery | None = None
-        self.problems: list[str] = []  # what the run did not keep of what was asked for
+        self.problems: list[str] = []  # where the run did not keep its configuration
         self.interruption = Interruption(None)
         self._held = ExitStack()  # the lock of the run's folder
         self.writer: ResultWriter | None = None
@@ -126,7 +126,7 @@ class Experiment(CommandLine):
         config["plugins"] = plugins
         try:
             return self._instantiate_trainer(config, callbacks)
-        except (ValueError, TypeError) as error:  # what Lightning raises for names that it does not know
+        except (ValueError, TypeError) as error:  # what Lightning raises for names that it does not have
             raise SparselitError(f"trainer: {sentence(error)}") from error
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -167,10 +167,10 @@ class Experiment(CommandLine):
             if isinstance(callback, Sparsifier):
                 callback.check_trainer(self.trainer)
                 callback.validate(self.model, self.trainer.max_steps)
-                callback.promise.tell = _say
+                callback.promise.announce = _say
             elif isinstance(callback, Discovery):
                 behaviours = callback.validate(self.model, self.datamodule)
-                callback.tell, callback.says_final = _say, False
+                callback.announce, callback.logs_final = _say, False
                 self.discovery = callback
                 run = self.start.folder if self.start else None
                 if run is not None:
@@ -252,7 +252,7 @@ class Experiment(CommandLine):
             sys.stdout.write(f"\n{summary(result, self.folder.path)}")
 
     def _leave(self, ended: str, metrics: Mapping[str, float] | None = None, problem: str = "") -> Result | None:
-        """Write what the run has come to, where this process made its folder and trains in the first place."""
+        """Write what the run has come to, if this process made the folder and trains at all."""
         if self.writer is None or not self.trainer.is_global_zero:
             return None
         return self.writer.write(ended, self.trainer, self.model, self.datamodule, metrics, problem)
@@ -272,8 +272,8 @@ class Experiment(CommandLine):
 
     def discover(self, **kwargs: Any) -> None:
         """Write the circuit of a checkpoint and say what it is."""
-        outcomes: list[Discovered | NoCircuitError] = self.trainer.discover(**kwargs)  # type: ignore[attr-defined]
-        for found in outcomes:
+        results: list[Discovered | NoCircuitError] = self.trainer.discover(**kwargs)  # type: ignore[attr-defined]
+        for found in results:
             if isinstance(found, NoCircuitError):
                 _say(f"no circuit: {found}")
                 continue
@@ -282,7 +282,7 @@ class Experiment(CommandLine):
             if found.stopped:
                 _say("ended by Ctrl-C" + ("" if found.circuit.certificate.complete else ": there is no certificate"))
                 sys.exit(130)
-        if any(isinstance(found, NoCircuitError) for found in outcomes):
+        if any(isinstance(found, NoCircuitError) for found in results):
             sys.exit(1)
 
     def _resume_command(self) -> str:

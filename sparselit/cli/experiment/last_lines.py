@@ -13,7 +13,7 @@ from sparselit.training.sparsifier import sparsifiers_of
 
 
 def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
-    """Test a trained model where model and data know how to.
+    """Test a trained model where model and data have what a test needs.
 
     Args:
         trainer: ends where it stands.

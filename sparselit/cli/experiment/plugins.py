@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 from sparselit.errors import SparselitError
 
-#: Packages whose public classes have short names in YAML. The core knows them only by these strings.
+#: Packages whose public classes have short names in YAML. The core names them only by these strings.
 SHIPPED = ("sparselit.tasks", "sparselit.callbacks")
 #: Entry points of this group name modules that define further tasks, callbacks or modules.
 GROUP = "sparselit.plugins"

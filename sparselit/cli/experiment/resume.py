@@ -25,7 +25,7 @@ class Start:
         path: its file.
         content: what it holds.
         folder: the run folder that training goes on in; None to begin a new one.
-        notes: lines to tell the user.
+        notes: lines to show the user.
     """
 
     path: Path
@@ -182,13 +182,13 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterato
         current: values of this command.
     """
     for key, value in saved.items():
-        if key in current and _plain(current[key]) != _plain(value):
-            yield key, _plain(value), _plain(current[key])
+        if key in current and _builtin(current[key]) != _builtin(value):
+            yield key, _builtin(value), _builtin(current[key])
 
 
-def _plain(value: Any) -> Any:
+def _builtin(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_builtin(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _builtin(item) for key, item in value.items()}
     return value

@@ -1,4 +1,4 @@
-"""What Lightning and its parser tell every user every time, silenced."""
+"""What Lightning and its parser print in every run, silenced."""
 
 from __future__ import annotations
 

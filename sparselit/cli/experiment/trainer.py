@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sparselit.circuits.discover import NoCircuitError
-from sparselit.cli.experiment.discovering import Discovered, discover
+from sparselit.cli.experiment.discover_command import Discovered, search_checkpoint
 from sparselit.errors import SparselitError
 from sparselit.runs.checkpoint_file import load_checkpoint
 
@@ -58,7 +58,7 @@ class ExperimentTrainer(Trainer):
         Args:
             model: the model to predict with.
             dataloaders: not used.
-            datamodule: the task; it knows the vocabulary.
+            datamodule: the task; it has the vocabulary.
             ckpt_path: checkpoint file, or "last" for the newest of the run that --config names.
             prompt: the text to complete by one token; default: prompts of the report split.
             n: number of prompts from the report split, at least 1.
@@ -98,7 +98,7 @@ class ExperimentTrainer(Trainer):
         """
         if ckpt_path is None:
             raise SparselitError("discover needs --ckpt_path")
-        return discover(self, model, datamodule, ckpt_path, output)
+        return search_checkpoint(self, model, datamodule, ckpt_path, output)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def translate(message: str, command: str, options: Iterable[str]) -> str:
     Args:
         message: as the parser reports it, many lines.
         command: the subcommand, whose name prefixes some keys.
-        options: all keys that the command knows, dotted, for a did-you-mean.
+        options: all keys that the command has, dotted, for a did-you-mean.
     """
     options = list(options)
     leaf = _Leaf(message, command)
@@ -45,7 +45,7 @@ def translate(message: str, command: str, options: Iterable[str]) -> str:
     if leaf.types and leaf.given is not None:
         return _wrong_type(leaf)
     if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
-        return f"{leaf.key}: expected {plain_type(match[1])}, got {match[2]!r}"
+        return f"{leaf.key}: expected {type_words(match[1])}, got {match[2]!r}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     lines = [line for line in lines if not _KEY.fullmatch(line.rstrip(":"))]
     text = " ".join(lines[:2]) if lines else message
@@ -53,7 +53,7 @@ def translate(message: str, command: str, options: Iterable[str]) -> str:
 
 
 class _Leaf:
-    """The place in a nested message that matters, found by following the first problem inwards."""
+    """The line of a nested message that matters, found by following the first problem inwards."""
 
     def __init__(self, message: str, command: str) -> None:
         self.keys: list[tuple[int, str]] = []
@@ -148,17 +148,17 @@ def _wrong_type(leaf: _Leaf) -> str:
             return f"{leaf.key}: name a class_path first: {', '.join(sorted(subclass_names(path, ours=True)))}"
         hint = suggestion(leaf.class_name.rpartition(".")[2], sorted(subclass_names(path)))
         return f"{leaf.key}: no class {leaf.class_name!r} of kind {bases[0].__name__}{hint}"
-    return f"{leaf.key}: expected {' or '.join(plain_type(kind) for kind in types)}, got {given}"
+    return f"{leaf.key}: expected {' or '.join(type_words(kind) for kind in types)}, got {given}"
 
 
 def _class_in(kind: str) -> type | None:
-    """The class that a type, or a list of that type, asks for; None for numbers, texts and the like."""
+    """The class that a type, or a list of that type, needs; None for numbers, texts and the like."""
     match = re.fullmatch(r"(?:list\[)?([\w.]+\.\w+)\]?", kind)
     found = locate(match[1]) if match else None
     return found if isinstance(found, type) else None
 
 
-def plain_type(kind: str) -> str:
+def type_words(kind: str) -> str:
     """A type in words, as in "a whole number"."""
     kind = _TYPE.sub(r"\1", kind)
     if match := re.fullmatch(r"(?:[Ss]equence|list)\[(?:[\w.]*\.)?Literal\[(.+)\]\]", kind):
@@ -167,10 +167,10 @@ def plain_type(kind: str) -> str:
         return f"one of {match[1]}"
     if match := re.fullmatch(r"list\[(?:[\w.]+\.)?(\w+)\]", kind):
         return f"a list of {match[1]}"
-    plain = {"float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false"}
+    words = {"float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false"}
     if "[" in kind:
         return re.sub(r"[\w.]+\.(\w+)", r"\1", kind)
-    return plain.get(kind, f"a mapping ({kind.rpartition('.')[2]})" if "." in kind else kind)
+    return words.get(kind, f"a mapping ({kind.rpartition('.')[2]})" if "." in kind else kind)
 
 
 def class_arguments(class_path: str) -> list[str]:

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from jsonargparse._parameter_resolvers import get_signature_parameters
 
 from sparselit.cli.experiment.conflicts import LINKS
-from sparselit.cli.experiment.translation import plain_type
+from sparselit.cli.experiment.translation import type_words
 from sparselit.errors import LARGEST_SEED, SparselitError, check_range, check_whole
 
 _MOST = 10**12
@@ -119,7 +119,7 @@ def _refuse_nulls(key: str, class_path: str, arguments: Mapping[str, Any]) -> No
         return
     for parameter in _parameters(class_path):
         if parameter.name in nulls and parameter.default is not None and not _takes_null(parameter.annotation):
-            kind = plain_type(str(parameter.annotation))
+            kind = type_words(str(parameter.annotation))
             raise SparselitError(f"{_joined(key, parameter.name)}: expected {kind}, got null")
 
 

@@ -185,7 +185,7 @@ def test_of_a_model_the_tests_compare_what_the_naive_path_measures(metric: str) 
     assert found["sufficiency"]["loss"] == pytest.approx(mean(kept, "task_loss"), abs=1e-5)
     assert found["equivalence"]["n"] == found["sufficiency"]["n"] == found["minimality"]["n"] == 40
     removals = {name: effect for name, _, effect, _ in found["minimality"]["removals"]}
-    for name, unit in problem.units(kept).items():
+    for name, unit in problem.removal_units(kept).items():
         trial = kept.clone()
         trial[unit] = False
         worse = mean(trial) - mean(kept)

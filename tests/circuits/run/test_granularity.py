@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparselit.circuits.run.granularity import Granularity, units_of
+from sparselit.circuits.run.granularity import Granularity, removal_units
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import BIAS, Edges, place_name
 from tests.circuits.models import configs, random_subset, randomised, seeds
@@ -46,5 +46,5 @@ def test_units_are_those_of_each_edge_in_the_order_of_the_edges(
         for index in kept.nonzero()[:, 0].tolist():
             for name in dict.fromkeys(names(model, edges, index, granularity)):
                 expected.setdefault(name, []).append(index)
-        found = units_of(model, edges, kept, granularity)
+        found = removal_units(model, edges, kept, granularity)
         assert [(name, unit.tolist()) for name, unit in found.items()] == list(expected.items())

@@ -57,7 +57,7 @@ class Puzzle(Problem):
         return Answer(self.rule(set(chosen)))
 
     def names(self, edges: Iterable[int]) -> set[str]:
-        return set(self.units(torch.isin(torch.arange(len(self.edges)), torch.tensor(sorted(edges)))))
+        return set(self.removal_units(torch.isin(torch.arange(len(self.edges)), torch.tensor(sorted(edges)))))
 
 
 class Answer:
@@ -256,7 +256,7 @@ def test_on_real_models_the_certificate_is_true_by_the_naive_path(config: dict[s
     naive.focus = lambda kept: None  # type: ignore[method-assign]
     assert found.complete
     assert naive.works(found.kept)
-    units = naive.units(found.kept)
+    units = naive.removal_units(found.kept)
     for name, unit in units.items():
         values = naive.values(without(found.kept, unit))
         assert not holds(criterion, values)

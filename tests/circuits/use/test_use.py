@@ -24,7 +24,7 @@ from sparselit.circuits.sets import difference, intersection, jaccard, shared, u
 from sparselit.circuits.size import nodes_of
 from sparselit.circuits.use.history import history, history_of
 from sparselit.circuits.use.intervene import Intervention, changed_logits, effect, means
-from sparselit.circuits.use.named_parts import parse_nodes, parse_place
+from sparselit.circuits.use.names import parse_nodes, parse_place
 from sparselit.circuits.use.story import activations, story
 from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer

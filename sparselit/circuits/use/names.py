@@ -1,4 +1,4 @@
-"""Parts of a model by name, as a person types them: nodes, edges and biases."""
+"""Names of nodes, edges and biases, as a person types them."""
 
 from __future__ import annotations
 

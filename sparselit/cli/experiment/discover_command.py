@@ -55,7 +55,7 @@ class Discovered(NamedTuple):
     known: bool
 
 
-def discover(
+def search_checkpoint(
     trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str, output: str | None
 ) -> list[Discovered | NoCircuitError]:
     """Search the model of a checkpoint and write the circuit, or those of all tasks of a mixture.
@@ -65,7 +65,7 @@ def discover(
         model: an instance of the checkpoint's model.
         data: the task.
         ckpt_path: checkpoint file.
-        output: the circuit's file; None for the default place. Of a mixture, each task has a folder beside it.
+        output: the circuit's file; None for the default path. Of a mixture, each task has a folder beside it.
 
     Returns:
         For each task what was found, or why there is nothing.
@@ -89,12 +89,12 @@ def discover(
     model.load_state_dict(content["state_dict"])
     transformer = transformer_of(model).to(trainer.strategy.root_device)
     visible = trainer.progress_bar_callback is not None
-    outcomes: list[Discovered | NoCircuitError] = []
+    results: list[Discovered | NoCircuitError] = []
     for task, behaviour in behaviours.items():
         target = path.parent / task / path.name
         circuit, reason, seconds, stopped = search.seek(transformer, behaviour, step, target.parent, visible)
         if circuit is None:
-            outcomes.append(NoCircuitError(f"{task}: {reason}" if task else reason))
+            results.append(NoCircuitError(f"{task}: {reason}" if task else reason))
             continue
         unfinished = stopped and not circuit.certificate.complete
         if unfinished:
@@ -105,10 +105,10 @@ def discover(
                 write_timing(target, seconds)
         except OSError as error:
             raise SparselitError(f"cannot write the circuit {target}: {error.strerror}") from error
-        outcomes.append(Discovered(task, circuit, target, seconds, stopped, known))
+        results.append(Discovered(task, circuit, target, seconds, stopped, known))
         if stopped:
             break
-    return outcomes
+    return results
 
 
 def _default() -> Discovery:
