@@ -93,41 +93,17 @@ def jaccard(first: Sequence[Place], second: Sequence[Place]) -> float:
 
 
 def union(first: Recorded, second: Recorded) -> Recorded:
-    """The edges of either circuit; see :func:`combined`.
-
-    Args:
-        first: one circuit.
-        second: another of the same model and ablation.
-
-    Raises:
-        SparselitError: the circuits belong to different weights or have different ablations.
-    """
+    """The edges of either circuit: :func:`combined`, which says what may differ."""
     return combined(first, second, lambda a, b: a | b)
 
 
 def intersection(first: Recorded, second: Recorded) -> Recorded:
-    """The edges of both circuits; see :func:`combined`.
-
-    Args:
-        first: one circuit.
-        second: another of the same model and ablation.
-
-    Raises:
-        SparselitError: the circuits belong to different weights or have different ablations.
-    """
+    """The edges of both circuits: :func:`combined`, which says what may differ."""
     return combined(first, second, lambda a, b: a & b)
 
 
 def difference(first: Recorded, second: Recorded) -> Recorded:
-    """The edges of the first circuit that the second has not; see :func:`combined`.
-
-    Args:
-        first: one circuit.
-        second: another of the same model and ablation.
-
-    Raises:
-        SparselitError: the circuits belong to different weights or have different ablations.
-    """
+    """The edges of the first circuit that the second has not: :func:`combined`, which says what may differ."""
     return combined(first, second, lambda a, b: a & ~b)
 
 
