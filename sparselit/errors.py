@@ -81,19 +81,46 @@ def check_range(
 
 
 def check_whole(key: str, value: object, low: int, high: float = math.inf, *, most: float = LARGEST_COUNT) -> None:
-    """Refuse what is not a whole number in a range; see :func:`check_range`."""
+    """Refuse what is not a whole number in a range; see :func:`check_range`.
+
+    Args:
+        key: name of the value in the message.
+        value: what should be a whole number.
+        low: smallest value allowed.
+        high: largest value allowed.
+        most: a limit of what a machine can do, named only when it is passed.
+
+    Raises:
+        SparselitError: it is no whole number or out of range.
+    """
     if isinstance(value, float):
         raise SparselitError(f"{key} must be a whole number, got {_shown(value)}")
     check_range(key, value, low, high, most=most)
 
 
 def check_seed(key: str, value: object) -> None:
-    """Refuse what is no seed: a whole number that torch, numpy and Lightning all take."""
+    """Refuse what is no seed: a whole number that torch, numpy and Lightning all take.
+
+    Args:
+        key: name of the value in the message.
+        value: what should be a seed.
+
+    Raises:
+        SparselitError: it is none.
+    """
     check_whole(key, value, 0, most=LARGEST_SEED)
 
 
 def check_moment(key: str, value: object) -> None:
-    """Refuse what is no moment of a run: a fraction of it up to 1, or a number of optimizer steps."""
+    """Refuse what is no moment of a run: a fraction of it up to 1, or a number of optimizer steps.
+
+    Args:
+        key: name of the value in the message.
+        value: what should be a moment.
+
+    Raises:
+        SparselitError: it is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise SparselitError(f"{key} must be a fraction in [0, 1] or a number of steps, got {_shown(value)}")
     if value > LARGEST_COUNT:
@@ -101,7 +128,16 @@ def check_moment(key: str, value: object) -> None:
 
 
 def check_choice(key: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse what is none of these texts."""
+    """Refuse what is none of these texts.
+
+    Args:
+        key: name of the value in the message.
+        value: what should be one of the choices.
+        choices: the texts allowed.
+
+    Raises:
+        SparselitError: it is none of them; the message names them all.
+    """
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
         raise SparselitError(f"{key} must be one of {', '.join(choices)}, got {_shown(value)}")

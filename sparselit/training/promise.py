@@ -91,6 +91,6 @@ def excess(tensors: Mapping[str, Tensor], budgets: Mapping[str, int]) -> str | N
     numel = sum(tensors[name].numel() for name in names)
     worst = max(over, key=lambda name: over[name] / budgets[name])
     return (
-        f"density {sum(counts) / numel:.4g} where {sum(budgets[n] for n in names) / numel:.4g} was asked for "
+        f"density {sum(counts) / numel:.4g} where {sum(budgets[n] for n in names) / numel:.4g} was configured "
         f"({worst}: {over[worst]} entries for a budget of {budgets[worst]})"
     )

@@ -1,4 +1,4 @@
-"""The command line tells where a run is not as sparse as was asked for."""
+"""The command line says where a run is not as sparse as configured."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from sparselit.errors import SparselitError
 
 #: Set to anything, it shows the whole traceback of what would else be one line.
 TRACEBACK = "SPARSELIT_TRACEBACK"
-#: Packages whose errors are answers to what the user asked for.
+#: Packages whose errors are answers to what the user has configured.
 _FOREIGN = {"lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics", "jsonargparse", "fsspec"}
 _FOREIGN |= {"tensorboard", "wandb", "mlflow", "rich", "tqdm", "psutil", "yaml"}
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
