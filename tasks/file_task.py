@@ -52,12 +52,20 @@ class FileTask(Task):
                     f"{where}: the answer to {example.prompt!r} is {example.answer!r}, and {answer!r} in {before}"
                 )
 
-            family = self._family.setdefault(example.prompt, example.prompt)
-            self._family.setdefault(example.corrupted or example.prompt, family)
+            self._link(example.prompt, example.corrupted or example.prompt)
 
     def family(self, prompt: str) -> str:
-        """A prompt and its corrupted one stay together."""
-        return self._family.get(prompt, prompt)
+        """A prompt and its corrupted one stay together, and so do prompts that share one."""
+        while (before := self._family.get(prompt, prompt)) != prompt:
+            prompt = before
+        return prompt
+
+    def _link(self, prompt: str, corrupted: str) -> None:
+        """Put two prompts into one family, which is called after the prompt that came first."""
+        known = corrupted in self._family and prompt not in self._family
+        first, second = self.family(corrupted if known else prompt), self.family(corrupted)
+        for text in (second, prompt, corrupted):
+            self._family[text] = first
 
     def examples(self) -> list[Example]:
         """The lines of the file."""
@@ -67,7 +75,7 @@ class FileTask(Task):
 def _read(path: Path) -> dict[str, Example]:
     """The examples by where they stand."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SparselitError(f"data.path: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     found: dict[str, Example] = {}
@@ -96,4 +104,6 @@ def _example(row: Any) -> Example:
             raise ValueError(f"unknown key {key!r}")
         if not isinstance(value, str) and not (value is None and key == "corrupted"):
             raise ValueError(f"{key!r} must be a text, got {value!r:.40}")
+        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{key!r} holds half a character (a lone surrogate), {value!r:.40}")
     return Example(**row)

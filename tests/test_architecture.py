@@ -174,7 +174,7 @@ def test_the_house_keeps_its_size() -> None:
 
 def test_the_tests_mirror_the_folders() -> None:
     """A folder of tests is a folder of the project, or one of the few that cut across it."""
-    across = {"ground_truth", "docs"}
+    across = {"ground_truth", "docs", "fuzz"}
     for folder in (path for path in (ROOT / "tests").rglob("*") if path.is_dir() and any(path.glob("*.py"))):
         place = folder.relative_to(ROOT / "tests")
         homes = (ROOT / "sparselit" / place, ROOT / place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any, Literal, cast
+from urllib.parse import unquote
 
 import torch
 from lightning.pytorch import LightningModule
@@ -178,10 +179,9 @@ class SparseTransformer(LightningModule):
         for split in ("val", *TESTED):
             self.metrics[f"{split}/loss"] = MeanMetric()
             for stratum in dict.fromkeys(("all", *self._strata)):
-                self.metrics[f"{split}/accuracy/{stratum}"] = MeanMetric()
-                self.metrics[f"{split}/n/{stratum}"] = SumMetric(
-                    sync_on_compute=False
-                )  # every process sees the whole split
+                self.metrics[_without_dots(f"{split}/accuracy/{stratum}")] = MeanMetric()
+                every = SumMetric(sync_on_compute=False)  # every process sees the whole split
+                self.metrics[_without_dots(f"{split}/n/{stratum}")] = every
 
     def validation_step(self, batch: Examples | Sequences, batch_idx: int) -> None:
         """Loss and accuracy on the selection split, per stratum."""
@@ -203,7 +203,7 @@ class SparseTransformer(LightningModule):
             logits, answer = self(batch.tokens)[targets >= 0], targets[targets >= 0]
             strata = torch.full_like(answer, -1)
         correct = (logits.argmax(-1) == answer).float()
-        metrics = {key: cast(Metric, m) for key, m in self.metrics.items() if key.startswith(f"{split}/")}
+        metrics = {unquote(key): cast(Metric, m) for key, m in self.metrics.items() if key.startswith(f"{split}/")}
         metrics[f"{split}/loss"].update(F.cross_entropy(logits, answer, reduction="none"))
         shares = {"all": torch.ones_like(correct)}  # also where a task calls a stratum "all"
         for index, stratum in enumerate(self._strata):
@@ -229,3 +229,8 @@ def next_tokens(batch: Examples | Sequences) -> Tensor:
         return targets.masked_fill(~F.pad(batch.real[:, 1:], (0, 1), value=False), -100)
     targets = targets.masked_fill(~batch.real, -100)
     return targets.scatter(1, (batch.length - 1)[:, None], batch.answer[:, None])
+
+
+def _without_dots(key: str) -> str:
+    """A name that a module may have, from which :func:`unquote` makes the key again."""
+    return key.replace("%", "%25").replace(".", "%2E")

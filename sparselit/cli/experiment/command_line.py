@@ -20,7 +20,7 @@ from sparselit.cli.experiment.help import experiment_help
 from sparselit.cli.experiment.parser import ExperimentParser
 from sparselit.cli.experiment.resume import Start, differences, find_start
 from sparselit.cli.experiment.trainer import ExperimentTrainer
-from sparselit.cli.experiment.values import plain_defaults, refuse_values
+from sparselit.cli.experiment.values import plain_defaults, refuse_no_keys, refuse_values
 from sparselit.data.task import Task
 from sparselit.errors import SparselitError
 from sparselit.modules import SparseTransformer
@@ -123,6 +123,7 @@ class CommandLine(LightningCLI):
         for key, text in self.arguments.texts.items():
             settings[key] = text  # no file, such as a run's config.yaml, undoes it
         refuse_linked(self.arguments.layers)
+        refuse_no_keys(settings)
         refuse_length(settings.trainer, self.config.subcommand)
         refuse_values(settings)
         plain_defaults(settings)

@@ -43,6 +43,16 @@ _MOST_THREADS = 1024
 _ABOVE_ZERO = ("val_check_interval",)
 
 
+def refuse_no_keys(settings: Namespace) -> None:
+    """Refuse a single value where the trainer's keys are meant.
+
+    Raises:
+        SparselitError: names the value.
+    """
+    if not isinstance(settings.get("trainer"), Namespace):
+        raise SparselitError(f"trainer must hold keys such as max_steps, got {settings.get('trainer')!r:.40}")
+
+
 def refuse_values(settings: Namespace) -> None:
     """Refuse numbers that no class can use, before any is made.
 

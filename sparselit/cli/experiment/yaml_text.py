@@ -36,7 +36,12 @@ class _Loader(_ParserLoader):
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around every text that the parser would read as something else."""
 
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        """Escaped where it holds what is not printed: some of it ends a line, and is read back as another character."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 for _first, _resolvers in _ParserLoader.yaml_implicit_resolvers.items():
     for _tag, _pattern in _resolvers:
         _Dumper.add_implicit_resolver(_tag, _pattern, [_first])
