@@ -23,6 +23,7 @@ from .test_show_verify import NAME, run, with_circuit
 EVIL = "\x1b]0;owned\x07\x1b[2K\rverdict: holds \u202e\u0085\ud800"
 COMMANDS = {
     "show": ("show", NAME, "--no-picture"),
+    "view": ("view", NAME),
     "verify": ("verify", NAME),
     "verify --json": ("verify", NAME, "--json"),
     "story": ("story", NAME),
