@@ -194,8 +194,18 @@ class Bound:
         return other.holds(limit or 0.0)
 
     def __str__(self) -> str:
-        sign, value = ("≤", self.at_most) if self.at_most is not None else ("≥", self.at_least)
-        return f"{self.metric} {sign} {value:g}"
+        return f"{self.metric} {limit_text(self.at_most, self.at_least)}"
+
+
+def limit_text(at_most: float | None, at_least: float | None = None, digits: int = 6) -> str:
+    """A limit in words: ``≤ 0.15``.
+
+    Args:
+        at_most: the upper limit, or None.
+        at_least: the lower limit, where there is no upper one.
+        digits: significant digits.
+    """
+    return f"≤ {at_most:.{digits}g}" if at_most is not None else f"≥ {at_least:.{digits}g}"
 
 
 Criterion = Sequence[Bound]

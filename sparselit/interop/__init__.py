@@ -1,4 +1,4 @@
-"""Models in the formats of other projects, in and out."""
+"""Models and circuits in the formats of other projects, in and out."""
 
 from sparselit.interop.openai import checkpoint_to_openai, load_openai, openai_to_checkpoint, save_openai
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from sparselit.circuits.criterion import limit_text
 from sparselit.circuits.run.ablation import as_ablation
 from sparselit.report.facts import WIDTH, counted, hanging, interval_text, percent, shortened, size_text
 from sparselit.report.terminal import controlled, minimal
@@ -88,8 +89,8 @@ def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
     size = size_text(circuit.edges, circuit.nodes, circuit.free)
     facts = [("controls", controlled(circuit.searched)), ("size", size)]
     for row in circuit.criterion:
-        sign, bound = ("≤", row.at_most) if row.at_most is not None else ("≥", row.at_least)
-        facts.append((row.metric, f"{row.value:.4f}, to be {sign} {bound:g} (report split, n {circuit.n:,})"))
+        limit = limit_text(row.at_most, row.at_least)
+        facts.append((row.metric, f"{row.value:.4f}, to be {limit} (report split, n {circuit.n:,})"))
     return [
         *facts,
         ("certificate", certificate),

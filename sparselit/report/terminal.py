@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.claims import Evidence, Score, SearchedNull
+from sparselit.circuits.criterion import limit_text
 from sparselit.circuits.evidence.flags import FLAGS
 from sparselit.circuits.use.graph import graph_of
 from sparselit.model.site_table import site
@@ -98,7 +99,9 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
 
 
 def _needed(row: SearchedNull) -> str:
-    reached = ", ".join(f"{b.metric} {row.reached[b.metric]:.3g} (to be ≤ {b.at_most:.3g})" for b in row.bounds)
+    reached = ", ".join(
+        f"{b.metric} {row.reached[b.metric]:.3g} (to be {limit_text(b.at_most, b.at_least, 3)})" for b in row.bounds
+    )
     if row.edges is None:
         return f"no circuit found, best {reached}"
     return f"{row.edges:,} edges, {reached}" + ("" if row.complete else "; search unfinished")
