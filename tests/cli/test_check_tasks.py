@@ -32,7 +32,7 @@ def test_a_shipped_task_is_green(sparselit: Command) -> None:
     code, out, err = sparselit("tasks", "--check", "Parity", "LastToken")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert " ".join(lines[0].split()) == "% of held-out prompts n chance major. last place bag seen"
+    assert " ".join(lines[0].split()) == "% of held-out prompts n chance major. last pos. bag seen"
     assert lines[1].startswith("Parity ")
     assert "* bag: the parity is a function of the number of ones" in out
     assert max(map(len, lines)) <= 80
