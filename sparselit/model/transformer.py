@@ -29,13 +29,18 @@ _TOP_K_SITES = ("*.attn.in", "*.attn.[qkv]", "*.attn.out", "*.mlp.in", "*.mlp.ac
 class Norm(nn.Module):
     """RMSNorm or LayerNorm with its scale as a site, or the identity (``kind="none"``).
 
-    ``width`` is the divisor of the mean. It stays the full model's when channels that are always zero are left out, so
-    that a compacted model computes the same function.
+    Attributes:
+        kind: ``rms``, ``layer`` or ``none``.
+        width: the divisor of the mean. It stays the full model's where channels are left out, so that a compacted model
+            computes the same function.
+        eps: added to the mean square.
+        left_out: sum, and sum of squares, of the channels that are left out, for an input; None where they are zero.
     """
 
     def __init__(self, kind: str, width: int, eps: float, bias: bool, scale: Site) -> None:
         super().__init__()
         self.kind, self.width, self.eps = kind, width, eps
+        self.left_out: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
         self._scale = scale
         self.weight = nn.Parameter(torch.ones(width)) if kind != "none" else None
         self.bias = nn.Parameter(torch.zeros(width)) if kind == "layer" and bias else None
@@ -45,11 +50,19 @@ class Norm(nn.Module):
         if self.weight is None:
             return x
         total = x.square().sum(-1, keepdim=True)
+        rest = None if self.left_out is None else self.left_out(x)
         if self.kind == "layer":
             mean = x.sum(-1, keepdim=True) / self.width
+            if rest is not None:
+                mean = mean + rest[0] / self.width
+            missing = self.width - x.shape[-1]
             x = x - mean
-            # Left-out channels are zero before centring, hence -mean after it.
-            total = x.square().sum(-1, keepdim=True) + (self.width - x.shape[-1]) * mean.square()
+            # Left-out channels are centred too: where they are zero, they are -mean afterwards.
+            total = x.square().sum(-1, keepdim=True) + missing * mean.square()
+            if rest is not None:
+                total = total - 2 * mean * rest[0]
+        if rest is not None:
+            total = total + rest[1]
         x = x * self._scale(torch.rsqrt(total / self.width + self.eps)) * self.weight
         return x if self.bias is None else x + self.bias
 
@@ -177,7 +190,7 @@ class Layer(nn.Module):
             written = self.attn(x, positions, at)
             x = self._mid((x if at is None else _rows(x, at)) + written)
         if at is not None and positions is not None:
-            positions = positions[at][:, None]
+            positions = positions[at][:, None] if positions.ndim == 2 else _rows(positions, at)
         return self._end(x + self.mlp(x, positions))
 
 

@@ -263,13 +263,16 @@ def live_channels(edges: Edges, kept: Tensor) -> dict[str, Tensor]:
         kept: boolean (edge,).
     """
     live: dict[str, Tensor] = {}
-    for name, mask in edges.masks(kept).items():
-        bundle = edges.bundles[name]
-        ends = [(bundle.target, mask if mask.ndim == 1 else mask.any(1 - bundle.target_axis))]
+    for name in edges.names:
+        bundle, shape = edges.bundles[name], edges.shapes[name]
+        sites = [(bundle.target, bundle.target_axis), (bundle.source, 1 - bundle.target_axis)]
+        for site, axis in sites[: len(shape)]:
+            live.setdefault(site, torch.zeros(shape[axis], dtype=torch.bool))
+    for matrix, numbers in edges.by_matrix(kept):
+        bundle, places = edges.bundles[edges.names[matrix]], (edges.row[numbers], edges.column[numbers])
+        live[bundle.target][places[bundle.target_axis]] = True
         if not bundle.is_bias:
-            ends.append((bundle.source, mask.any(bundle.target_axis)))
-        for site, channels in ends:
-            live[site] = live[site] | channels if site in live else channels
+            live[bundle.source][places[1 - bundle.target_axis]] = True
     for site in [s for s in live if s.endswith(".attn.q")]:
         layer = site.removesuffix("q")
         live[site] = live[f"{layer}k"] = live[site] | live[f"{layer}k"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sparselit.circuits.run.ablation import Replacement
+from sparselit.circuits.run.closed import Closed, closed_model
+from sparselit.circuits.run.compacted import Known, compacted_logits, known_of, known_portion, narrowed
 from sparselit.circuits.run.compaction import Compacted, compact
 from sparselit.circuits.run.masked import Context, context, masked_logits
-from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.run.naive import CHUNK, NaiveEngine
 from sparselit.circuits.run.residual_cache import Streams
 from sparselit.data.examples import Examples
 from sparselit.model.transformer import Transformer
@@ -41,6 +44,7 @@ class FastEngine(NaiveEngine):
         self.streams: Streams | None = None  # of the set that was announced last
         self._tried: Compacted | None = None  # of the set that was asked about last
         self._contexts: dict[int, Context] = {}  # by first example of a portion
+        self._known: dict[int, tuple[Compacted, Known]] = {}  # by the same, for a compacted model
 
     @property
     def naive(self) -> NaiveEngine:
@@ -55,9 +59,11 @@ class FastEngine(NaiveEngine):
         current = len(self.edges) if self.compacted is None else len(self.compacted.origin)
         if self._tried is not None and torch.equal(self._tried.origin, kept.nonzero()[:, 0]):
             self.compacted = self._tried
-        elif self.compacted is None or int(kept.sum()) <= 0.8 * current:
-            self.compacted = compact(self.model, self.edges, kept, self.replacement)
+        elif int(kept.sum()) <= 0.8 * current or (self.compacted is None and self.replacement.ablation.kind == "zero"):
+            self.compacted = self._compact(kept)
         self._tried = None
+        if self.compacted is not None:
+            self._contexts.clear()
         if (self.streams is None or not torch.equal(kept, self.streams.kept)) and self._streams_fit():
             self.streams = Streams(self.edges, kept.clone(), len(self.model.layers))
 
@@ -68,12 +74,23 @@ class FastEngine(NaiveEngine):
             return False
         return 8 * len(model.layers) * model.d_model * self.examples.tokens.numel() <= STREAM_BYTES
 
+    @cached_property
+    def closed(self) -> Closed | None:
+        """The model without any edge; None where that depends on the prompt."""
+        resample = self.replacement.ablation.kind == "resample"
+        return None if resample else closed_model(self.model, self.replacement)
+
+    def _compact(self, kept: Tensor) -> Compacted:
+        return compact(self.model, self.edges, kept, self.replacement, self.closed)
+
     @torch.no_grad()
     def logits(self, kept: Tensor, examples: Examples) -> Tensor:
         """Answer logits (example, vocabulary) with only ``kept`` edges, on the compacted model where it covers them."""
         small = self._smallest(kept)
         if small is not None:
-            return self._answers(small.model, self._masks(kept, small), examples)
+            parts = [examples.select(slice(i, i + CHUNK)) for i in range(0, len(examples.answer), CHUNK)]
+            shares = kept[small.origin]
+            return torch.cat([compacted_logits(small, shares, known_portion(small, part)) for part in parts])
         within = None if bool(kept.all()) else self.masks(kept)  # the whole model stays the model bit for bit
         return self._answers(self.model, self.masks(kept), examples, within)
 
@@ -81,8 +98,9 @@ class FastEngine(NaiveEngine):
     def run(self, kept: Tensor, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
         """Logits with only ``kept`` edges in one forward pass, on the compacted model where it covers them."""
         small = self._covering(kept)
-        known = context(self.model, self.replacement, tokens, at, corrupted)
-        return masked_logits(self.model if small is None else small.model, self._masks(kept, small), known)
+        if small is not None:
+            return compacted_logits(small, kept[small.origin], known_of(small, tokens, at, corrupted))
+        return masked_logits(self.model, self.masks(kept), context(self.model, self.replacement, tokens, at, corrupted))
 
     def soft_logits(self, shares: Tensor, examples: Examples) -> Tensor:
         """Answer logits where every edge is open by a share (edge,) in [0, 1]; gradients reach the shares.
@@ -91,10 +109,11 @@ class FastEngine(NaiveEngine):
         """
         opened = shares.detach() > 0
         small, within = self._covering(opened), None
-        if small is None and self.streams is not None and not bool((opened & ~self.streams.kept).any()):
+        if small is not None:
+            return compacted_logits(small, shares[small.origin], known_portion(small, examples))
+        if self.streams is not None and not bool((opened & ~self.streams.kept).any()):
             within = self.masks(self.streams.kept)
-        model = self.model if small is None else small.model
-        return masked_logits(model, self._masks(shares, small), self.context(examples), within=within)
+        return masked_logits(self.model, self.masks(shares), self.context(examples), within=within)
 
     def portions(self, kept: Tensor, count: Callable[[], None]) -> Callable[[slice], Tensor]:
         """Answer logits with only ``kept`` edges, of one slice of the engine's examples after the other.
@@ -107,32 +126,56 @@ class FastEngine(NaiveEngine):
         streams = self.streams if small is self._covering(kept) else None
         shared = 0 if streams is None else streams.shared_blocks(kept)
         model = self.model if small is None else small.model
-        masks = self._masks(kept, small)
+        masks = self.masks(kept) if small is None else {}
         if examples is None:
             raise ValueError("portions need examples, and this engine was made without")
 
         @torch.no_grad()
         def logits_of(portion: slice) -> Tensor:
             count()
-            known = self._context(portion.start, examples.select(portion))
-            resume = None
+            some, resume = examples.select(portion), None
             if streams is not None and shared:
                 if portion.start not in streams.records:
                     count()
-                    whole = self._masks(streams.kept, small)
                     with model.sites.recorded(streams.sites) as streams.records[portion.start]:
-                        masked_logits(model, whole, known, within=whole)
+                        self._portion(streams.kept, small, None, portion.start, some)
                 resume = shared, streams.after(shared, portion.start)
-            return masked_logits(model, masks, known, resume, masks)
+            return self._portion(kept, small, masks, portion.start, some, resume)
 
         return logits_of
 
-    def _masks(self, kept: Tensor, small: Compacted | None) -> dict[str, Tensor]:
-        """One mask per matrix and bias, of the full model or of the compacted one."""
-        if small is None:
-            return self.masks(kept)
-        device = next(self.model.parameters()).device
-        return {name: mask.to(device) for name, mask in small.edges.masks(kept[small.origin]).items()}
+    def _portion(
+        self,
+        kept: Tensor,
+        small: Compacted | None,
+        masks: Mapping[str, Tensor] | None,
+        start: int,
+        some: Examples,
+        resume: tuple[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Answer logits of a portion of the engine's examples that begins at ``start``."""
+        if small is not None:
+            return compacted_logits(small, kept[small.origin], self._knowing(small, start, some), resume)
+        masks = self.masks(kept) if masks is None else masks
+        return masked_logits(self.model, masks, self._context(start, some), resume, masks)
+
+    def _knowing(self, small: Compacted, start: int, some: Examples) -> Known:
+        """What a compacted model needs to know of a portion of the examples, computed once and handed on."""
+        owner, known = self._known.get(start, (None, None))
+        if owner is not small:
+            if owner is not None and known is not None and self._covers(owner, small):
+                known = narrowed(known, owner, small)
+            else:
+                known = known_portion(small, some)
+            if small is self.compacted or owner is None:
+                self._known[start] = small, known
+        assert known is not None
+        return known
+
+    def _covers(self, wide: Compacted, small: Compacted) -> bool:
+        inside = torch.zeros(len(self.edges), dtype=torch.bool)
+        inside[wide.origin] = True
+        return bool(inside[small.origin].all())
 
     def _covering(self, kept: Tensor) -> Compacted | None:
         small = self.compacted
@@ -144,8 +187,8 @@ class FastEngine(NaiveEngine):
         size = len(kept) if small is None else len(small.origin)
         if size - 2 * int(kept.sum()) < WORTH_COMPACTING:
             return small
-        self._tried = compact(self.model, self.edges, kept, self.replacement)
-        return self._tried or small
+        self._tried = self._compact(kept)
+        return self._tried
 
     def _context(self, start: int, some: Examples) -> Context:
         """What the ablation needs to know of a portion of the examples, computed once."""

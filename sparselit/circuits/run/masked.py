@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sparselit.circuits.run.ablation import Replacement
+from sparselit.circuits.run.rows import Rows
 from sparselit.model.sites import Edit
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Matrix, matrices
@@ -103,11 +104,12 @@ def masked_logits(
         for name, mask in masks.items():
             removed, bundle = parameters[name] * (1 - mask.to(parameters[name].dtype)), bundles[name]
             if replacement.ablation.kind == "resample":
-                edit = _adding(_contribution(removed, bundle, known.sources, at), at)
+                rows = contribution(removed, bundle, known.sources, at)
             else:
-                edit = _adding_mean(_into(replacement.means[name], removed, bundle), replacement, tokens, at)
+                rows = Rows(replacement.ablation.per or "all", into(replacement.means[name], removed, bundle))
+            edit = rows.adding(tokens, at)
             edits[bundle.target] = _both(edits[bundle.target], edit) if bundle.target in edits else edit
-    frozen = {site: _instead(scale) for site, scale in known.scales.items()}
+    frozen = {site: instead(scale) for site, scale in known.scales.items()}
     with model.sites.edited(before=edits, after=frozen):
         return functional_call(model, replaced, (tokens, at, resume), tie_weights=False)
 
@@ -137,50 +139,32 @@ def _inner(name: str, parameters: Mapping[str, Tensor]) -> list[str]:
     return [name for name in names if name in parameters]
 
 
-def _into(source: Tensor, removed: Tensor, bundle: Matrix) -> Tensor:
-    """What the removed weights make of ``source`` (…, source channel): (…, target channel)."""
-    return source @ (removed.T if bundle.target_axis == 0 else removed)
+def into(source: Tensor, weight: Tensor, bundle: Matrix) -> Tensor:
+    """What weights make of ``source`` (…, source channel): (…, target channel)."""
+    return source @ (weight.T if bundle.target_axis == 0 else weight)
 
 
-def _contribution(removed: Tensor, bundle: Matrix, sources: Mapping[str, Tensor], at: Tensor | None) -> Tensor:
-    """What removed edges bring from the corrupted prompts, (batch, position, target channel)."""
+def contribution(weight: Tensor, bundle: Matrix, sources: Mapping[str, Tensor], at: Tensor | None) -> Rows:
+    """What some weights bring from the corrupted prompts, by target channel.
+
+    Args:
+        weight: the weights, in the shape of their matrix.
+        bundle: which matrix that is.
+        sources: activations on the corrupted prompts, by site; ``token``: the prompts themselves.
+        at: (batch,) the position whose logits are wanted; None for all.
+    """
     if bundle.source == "position":
-        return removed  # a position is the same in both prompts
+        return Rows("position", weight)  # a position is the same in both prompts
     if bundle.source == "token":
         tokens = sources["token"]
-        return removed[tokens if at is None or bundle.target != "logits" else tokens.gather(1, at[:, None])]
-    return _into(sources[bundle.source], removed, bundle)
+        return Rows(
+            "example", weight[tokens if at is None or bundle.target != "logits" else tokens.gather(1, at[:, None])]
+        )
+    return Rows("example", into(sources[bundle.source], weight, bundle))
 
 
-def _adding(offset: Tensor, at: Tensor | None) -> Edit:
-    """Add what is there for each prompt and position; only the answers' rows where only those are computed."""
-
-    def edit(x: Tensor) -> Tensor:
-        if offset.ndim == 2:  # a table over positions
-            return x + offset[: x.shape[1]]
-        if at is not None and x.shape[1] == 1 < offset.shape[1]:
-            return x + offset.gather(1, at[:, None, None].expand(-1, 1, offset.shape[-1]))
-        return x + offset
-
-    return edit
-
-
-def _adding_mean(table: Tensor, replacement: Replacement, tokens: Tensor, at: Tensor | None) -> Edit:
-    """Add the row of ``table`` (group, channel) that belongs to each token or position."""
-    per = replacement.ablation.per
-
-    def edit(x: Tensor) -> Tensor:
-        if per == "all":
-            return x + table[0]
-        answers_only = at is not None and x.shape[1] == 1
-        if per == "position":
-            return x + (table[at][:, None] if answers_only and at is not None else table[: x.shape[1]])
-        return x + table[tokens.gather(1, at[:, None]) if answers_only and at is not None else tokens]
-
-    return edit
-
-
-def _instead(value: Tensor) -> Edit:
+def instead(value: Tensor) -> Edit:
+    """The edit that puts a known value in place of the computed one."""
     return lambda x: value
 
 
