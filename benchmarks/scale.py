@@ -1,4 +1,4 @@
-"""Does the cost of a circuit follow the circuit, or the model? One function, planted in larger and larger sparse models.
+"""Does the cost of a circuit follow the circuit, or the model? One function, planted in larger and larger models.
 
 A trained quote model is planted in random sparse models: its channels, heads and neurons become some of theirs, its
 layers two of theirs, and all other weights are random. The function survives, and so its circuit is in every one of

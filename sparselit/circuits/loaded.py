@@ -35,8 +35,8 @@ class Recorded(Subnetwork):
     def run(self, tokens: Tensor, at: Tensor | None = None, corrupted: Tensor | None = None) -> Tensor:
         """Next-token logits with only the circuit's edges, on the smallest transformer that holds them.
 
-        Under zero ablation of models whose norm does not centre that is a compacted model, which has only the channels,
-        heads and neurons of the circuit; otherwise it is the full model with the removed edges replaced.
+        It has only the channels, heads and neurons of the circuit, whatever the ablation; where AbsTopK weighs values
+        that are known only once the corrupted prompt is run, it has all of those.
 
         Args:
             tokens: (batch, position) int64, numbers of the circuit's vocabulary.

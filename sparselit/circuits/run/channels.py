@@ -175,7 +175,7 @@ def _heads(
                     fixed = written.get(site, torch.zeros_like(needed))
                     needed = needed | _largest(closed.arriving[site].table, keep, fixed)
         constant = closed is not None and all(rows.per == "all" for rows in closed.arriving.values())
-        if model.layers[0].attn.sink is not None or not constant:
+        if model.has_sink or not constant:
             # Of a head that is read, query and key channels without edges too: what they score is no common constant.
             read = live[f"{block}.z"].unflatten(0, (model.n_heads, -1)).any(1)
             needed = needed | read.repeat_interleave(model.d_head)

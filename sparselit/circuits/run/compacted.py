@@ -6,7 +6,7 @@ from what stands in for it. Zero, mean and resample ablation differ in that alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -68,8 +68,15 @@ def known_of(small: Compacted, tokens: Tensor, at: Tensor | None, corrupted: Ten
     recorder = _Recorder(small)
     with recorder.attached():
         model(corrupted, at)
-    return Known(tokens, at, scales, {**recorder.sources, "token": corrupted}, recorder.arriving, recorder.streams,
-                 recorder.rests)
+    return Known(
+        tokens,
+        at,
+        scales,
+        {**recorder.sources, "token": corrupted},
+        recorder.arriving,
+        recorder.streams,
+        recorder.rests,
+    )
 
 
 def narrowed(known: Known, wide: Compacted, small: Compacted) -> Known:
@@ -151,7 +158,7 @@ class _Recorder:
 
         return record
 
-    def _norm(self, name: str):  # type: ignore[no-untyped-def]
+    def _norm(self, name: str) -> Callable[[Norm, tuple[Tensor]], None]:
         def record(_: Norm, inputs: tuple[Tensor]) -> None:
             x, seen = _three(inputs[0]), self.small.seen(name)
             self.streams[name] = Rows("example", x[..., seen.to(x.device)])
@@ -256,7 +263,7 @@ def _telling(small: Compacted, known: Known) -> Iterator[None]:
             norm.left_out = None
 
 
-def _left(rows: Rows, known: Known):  # type: ignore[no-untyped-def]
+def _left(rows: Rows, known: Known) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     def told(x: Tensor) -> tuple[Tensor, Tensor]:
         total = rows.of(x, known.tokens, known.at)
         return total[..., :1], total[..., 1:]

@@ -249,19 +249,20 @@ def _fill(empty: Compacted, edges: Edges, kept: Tensor) -> Compacted:
     row, column = edges.row[origin].clone(), edges.column[origin].clone()
     for name, parameter in small.named_parameters():
         parameter.zero_()
-        if name not in edges.bundles and not name.endswith(".bias") or "norm." in name:
-            parameter.copy_(Rows("all", model.get_parameter(name).detach()).channels(places[_axes(name)[0] or ""]).table)
+        if (name not in edges.bundles and not name.endswith(".bias")) or "norm." in name:
+            parameter.copy_(
+                Rows("all", model.get_parameter(name).detach()).channels(places[_axes(name)[0] or ""]).table
+            )
     first, names, matrix = 0, [], []
     for number, here in edges.by_matrix(kept):
         name = edges.names[number]
         span = slice(first, first + len(here))
-        full, parameter = model.get_parameter(name).detach(), small.get_parameter(name)
-        value = full[tuple(index[span].to(full.device) for index in (row, column)[: full.ndim])]
-        for axis, kind in enumerate(_axes(name)):
-            if kind is not None:
-                index = (row, column)[axis]
-                index[span] = renumber[kind][index[span]]
-        parameter[tuple(index[span].to(full.device) for index in (row, column)[: full.ndim])] = value
+        weight, parameter = model.get_parameter(name).detach(), small.get_parameter(name)
+        value = weight[tuple(axis[span].to(weight.device) for axis in (row, column)[: weight.ndim])]
+        for axis, count in zip((row, column), _axes(name), strict=False):
+            if count is not None:
+                axis[span] = renumber[count][axis[span]]
+        parameter[tuple(axis[span].to(weight.device) for axis in (row, column)[: weight.ndim])] = value
         matrix.append(torch.full((len(here),), len(names)))
         names.append(name)
         first += len(here)
@@ -292,4 +293,3 @@ def _settle(empty: Compacted, present: set[str]) -> None:
         for block in ("attn", "mlp"):
             if not any(name.startswith(f"layers.{i}.{block}.") for name in present):
                 setattr(layer, block, _Silent(small.sites[f"layers.{i}.{block}.out"] if silent_site else None))
-

@@ -41,20 +41,16 @@ TOP_K: dict[str, Any] = {
 }
 
 
-def same(engine: FastEngine, config: dict[str, Any], seed: int) -> None:
-    """Sets of edges on compacted models, with and without ``at``, whole and in portions, against the naive engine."""
+def same(engine: FastEngine, seed: int) -> None:
+    """Sets of edges on compacted models, with and without ``at``, against the naive engine."""
     examples = engine.examples
     assert examples is not None
     living = random_channels(engine.edges, 0.6, seed)
-    for focused in (living, random_subset(living, 0.4, seed), random_subset(engine.everything(), 0.1, seed)):
+    for focused in (living, random_subset(engine.everything(), 0.2, seed)):
         engine.compacted = engine._compact(focused)
-        engine._known.clear()
-        for kept in (focused, random_subset(focused, 0.6, seed + 1), torch.zeros_like(focused)):
-            expected = engine.naive.logits(kept, examples)
-            assert (engine.logits(kept, examples) - expected).abs().max() < 1e-9
-            for at in (None, examples.length - 1):
-                one, other = (e.run(kept, examples.tokens, at, examples.corrupted) for e in (engine, engine.naive))
-                assert (one - other).abs().max() < 1e-9
+        for kept, at in ((focused, None), (random_subset(focused, 0.6, seed + 1), examples.length - 1)):
+            one, other = (e.run(kept, examples.tokens, at, examples.corrupted) for e in (engine, engine.naive))
+            assert (one - other).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
@@ -63,19 +59,19 @@ def same(engine: FastEngine, config: dict[str, Any], seed: int) -> None:
 def test_a_compacted_model_equals_the_naive_forward_for_every_ablation_norm_and_abs_top_k(
     norm: str, top_k: str, ablation: Ablation
 ) -> None:
-    for seed, positions in enumerate(POSITIONS):
-        if "concatenated" in positions and top_k == "heads":
-            continue
+    first = NORMS.index(norm) + list(TOP_K).index(top_k)
+    for seed in (first, first + 2):  # over all kinds of AbsTopK every kind of positions comes up
+        positions = POSITIONS[seed % len(POSITIONS)]
         config = {"norm": norm, "positions": positions, "activation_density": TOP_K[top_k], "n_layers": 2}
         config |= {"sink": seed % 2 == 0, "tied": seed % 3 == 0, "bigram": seed % 2 == 1, "d_position": 4}
-        config |= {"activation": ("gelu", "relu")[seed % 2], "residual_activation": ("identity", "relu")[seed == 3]}
+        config |= {"activation": ("gelu", "relu")[seed % 2], "residual_activation": ("identity", "relu")[seed % 4 == 3]}
         model, examples = randomised(seed, 0.7, d_model=8, d_mlp=9, **config).double(), some_examples(12, seed)
         engine = FastEngine.of(model, ablation, {"discovery": examples})
         engine.examples = examples
-        same(engine, config, seed)
+        same(engine, seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(configs, st.sampled_from(ABLATIONS), st.sampled_from([1.0, 0.4]), seeds)
 def test_whatever_the_model_a_compacted_one_equals_the_naive_forward(
     config: dict[str, Any], ablation: Ablation, density: float, seed: int
@@ -83,10 +79,10 @@ def test_whatever_the_model_a_compacted_one_equals_the_naive_forward(
     model, examples = randomised(seed, density, d_position=5, **config).double(), some_examples(seed=seed)
     engine = FastEngine.of(model, ablation, {"discovery": examples})
     engine.examples = examples
-    same(engine, config, seed)
+    same(engine, seed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(configs, st.sampled_from(ABLATIONS), seeds)
 def test_what_is_known_of_a_portion_is_handed_on_to_smaller_models(
     config: dict[str, Any], ablation: Ablation, seed: int
@@ -125,14 +121,13 @@ def test_concatenated_positions_of_any_width_can_be_ablated(ablation: Ablation) 
     """Their width once was taken for the length of the prompts."""
     for positions in ("learned_concatenated", "sinusoidal_concatenated"):
         model, examples = randomised(positions=positions, d_position=4, n_layers=2), some_examples()
-        engine = NaiveEngine.of(model, ablation, {"discovery": examples})
-        kept = random_subset(engine.everything(), 0.5, 0)
-        at = examples.length - 1
+        engine, at = NaiveEngine.of(model, ablation, {"discovery": examples}), examples.length - 1
+        first_layer = torch.tensor([name.startswith("layers.0.") for name in engine.edges.names])[engine.edges.matrix]
+        kept = ~first_layer | random_subset(first_layer, 0.5, 0)
         answers = engine.run(kept, examples.tokens, at, examples.corrupted)
         everywhere = engine.run(kept, examples.tokens, None, examples.corrupted)
-        if ablation.norm == "live" and ablation.per != "position":
-            expected = everywhere[torch.arange(len(at)), at]
-            assert torch.allclose(answers, expected, atol=1e-5) or ablation.kind != "zero"
+        assert torch.allclose(answers, everywhere[torch.arange(len(at)), at], atol=1e-5)
+        assert not torch.allclose(answers, engine.run(engine.everything(), examples.tokens, at, examples.corrupted))
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
@@ -146,7 +141,8 @@ def test_the_compacted_model_is_as_small_as_its_edges_and_the_full_one_untouched
     engine.focus(kept)
     assert torch.equal(torch.random.get_rng_state(), state)
     small = engine.compacted
-    assert small is not None and small.channels.whole == ()
+    assert small is not None
+    assert small.channels.whole == ()
     assert sum(p.numel() for p in small.model.parameters()) < sum(p.numel() for p in model.parameters()) / 10
     engine.logits(kept, examples)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
