@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sparselit.errors import LARGEST_RATE, SparselitError, check_choice, check_range, check_whole
 from sparselit.model.memory import check_memory
+from sparselit.model.norm import Norm
 from sparselit.model.sites import Site, Sites
 
 Positions = Literal["learned", "sinusoidal", "learned_concatenated", "sinusoidal_concatenated", "none"]
@@ -24,47 +25,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 # The eight places of a layer where the paper puts AbsTopK; residual sites only on request.
 _LARGEST_SIZE, _MOST_LAYERS = 2**20, 1000
 _TOP_K_SITES = ("*.attn.in", "*.attn.[qkv]", "*.attn.out", "*.mlp.in", "*.mlp.act", "*.mlp.out")
-
-
-class Norm(nn.Module):
-    """RMSNorm or LayerNorm with its scale as a site, or the identity (``kind="none"``).
-
-    Attributes:
-        kind: ``rms``, ``layer`` or ``none``.
-        width: the divisor of the mean. It stays the full model's where channels are left out, so that a compacted model
-            computes the same function.
-        eps: added to the mean square.
-        left_out: sum, and sum of squares, of the channels that are left out, for an input; None where they are zero.
-    """
-
-    def __init__(self, kind: str, width: int, eps: float, bias: bool, scale: Site) -> None:
-        super().__init__()
-        self.kind, self.width, self.eps = kind, width, eps
-        self.left_out: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-        self._scale = scale
-        self.weight = nn.Parameter(torch.ones(width)) if kind != "none" else None
-        self.bias = nn.Parameter(torch.zeros(width)) if kind == "layer" and bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis of ``x`` (..., channel)."""
-        if self.weight is None:
-            return x
-        total = x.square().sum(-1, keepdim=True)
-        rest = None if self.left_out is None else self.left_out(x)
-        if self.kind == "layer":
-            mean = x.sum(-1, keepdim=True) / self.width
-            if rest is not None:
-                mean = mean + rest[0] / self.width
-            missing = self.width - x.shape[-1]
-            x = x - mean
-            # Left-out channels are centred too: where they are zero, they are -mean afterwards.
-            total = x.square().sum(-1, keepdim=True) + missing * mean.square()
-            if rest is not None:
-                total = total - 2 * mean * rest[0]
-        if rest is not None:
-            total = total + rest[1]
-        x = x * self._scale(torch.rsqrt(total / self.width + self.eps)) * self.weight
-        return x if self.bias is None else x + self.bias
 
 
 class Embed(nn.Module):

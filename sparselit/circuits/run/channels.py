@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.run.closed import Closed
-from sparselit.model.transformer import Norm, Transformer
+from sparselit.model.norm import Norm
+from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges, live_channels
 
 

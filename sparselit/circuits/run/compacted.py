@@ -18,8 +18,8 @@ from sparselit.circuits.run.compaction import Compacted, left_out, sums
 from sparselit.circuits.run.masked import Context, contribution, instead, into, masked_logits
 from sparselit.circuits.run.rows import Rows
 from sparselit.data.examples import Examples
+from sparselit.model.norm import Norm
 from sparselit.model.sites import Edit
-from sparselit.model.transformer import Norm
 from sparselit.model.wiring import matrices
 
 

@@ -18,8 +18,9 @@ from sparselit.circuits.run.ablation import Replacement
 from sparselit.circuits.run.channels import Channels, channels_for
 from sparselit.circuits.run.closed import Closed
 from sparselit.circuits.run.rows import Rows
+from sparselit.model.norm import Norm
 from sparselit.model.sites import Site
-from sparselit.model.transformer import Attention, Norm, Transformer
+from sparselit.model.transformer import Attention, Transformer
 from sparselit.model.wiring import Edges
 
 
@@ -253,7 +254,9 @@ def _fill(empty: Compacted, edges: Edges, kept: Tensor) -> Compacted:
             parameter.copy_(
                 Rows("all", model.get_parameter(name).detach()).channels(places[_axes(name)[0] or ""]).table
             )
-    first, names, matrix = 0, [], []
+    first = 0
+    names: list[str] = []
+    matrix: list[Tensor] = []
     for number, here in edges.by_matrix(kept):
         name = edges.names[number]
         span = slice(first, first + len(here))
