@@ -4,7 +4,7 @@ A trained quote model is planted in random sparse models: its channels, heads an
 layers two of theirs, and all other weights are random. The function survives, and so its circuit is in every one of
 them; what grows is the model around it. One full forward over the discovery split is the unit of cost.
 
-    python -m benchmarks.scale CHECKPOINT [--sizes 128x2 256x4] [--ablation zero mean] [--plot FILE.png]
+    python -m benchmarks.scale CHECKPOINT [--sizes 128x2 256x4] [--ablation zero mean]
 
 CHECKPOINT is one of ``sparselit fit --config quotes_synthetic``.
 """
