@@ -31,7 +31,9 @@ def main() -> int:
     worst = 0.0
     for name in plugins.__all__:
         kind = getattr(plugins, name)
-        if all(p.default is not p.empty or p.kind >= p.VAR_POSITIONAL for p in signature(kind).parameters.values()):
+        if issubclass(kind, Task) and all(
+            p.default is not p.empty or p.kind >= p.VAR_POSITIONAL for p in signature(kind).parameters.values()
+        ):
             task = kind(pool=4096)
             loading, step = times(task)
             worst = max(worst, loading / (loading + step))

@@ -4,9 +4,10 @@ A trained quote model is planted in random sparse models: its channels, heads an
 layers two of theirs, and all other weights are random. The function survives, and so its circuit is in every one of
 them; what grows is the model around it. One full forward over the discovery split is the unit of cost.
 
-    python -m benchmarks.scale CHECKPOINT [--sizes 128x2 256x4] [--ablation zero mean]
+    python -m benchmarks.scale CHECKPOINT [--sizes 128x2 256x4] [--ablation zero mean] [--output docs/results/scale.md]
 
-CHECKPOINT is one of ``sparselit fit --config quotes_synthetic``.
+CHECKPOINT is one of ``sparselit fit --config quotes_synthetic``. Times are of the processor, on one thread. The row of
+1,024 channels is long and has to be named: ``--sizes 1024x8``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.criterion import Bound
-from sparselit.circuits.discover import discover
+from sparselit.circuits.discover import EVIDENCE, discover
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.examples import Examples
 from sparselit.model.transformer import Transformer
@@ -46,6 +47,18 @@ CRITERIA = {
     "zero": [Bound("task_loss", at_most=0.15)],
     "mean": [Bound("task_loss", at_most=0.15), Bound("kl", at_most=0.02)],
 }
+
+INTRODUCTION = """# Scale
+
+Does the cost of a circuit follow the circuit, or the model? A trained quote model is planted in larger and larger
+random sparse models: the function stays, the model around it grows. The unit of cost is one full forward over the 1,024
+discovery prompts, timed in the same process; processor seconds, one thread, default search. The evidence is what comes
+after it.
+
+    sparselit fit --config quotes_synthetic
+    python -m benchmarks.scale CHECKPOINT --output docs/results/scale.md
+
+"""
 
 
 @torch.no_grad()
@@ -114,11 +127,11 @@ def seconds_of_a_forward(model: Transformer, examples: Examples) -> float:
     times = []
     with torch.no_grad():
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             for first in range(0, len(examples.answer), 512):
                 some = examples.select(slice(first, first + 512))
                 model(some.tokens, some.length - 1)
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
     return min(times)
 
 
@@ -135,16 +148,19 @@ def one(checkpoint: Path, size: str, ablation: str) -> dict[str, Any]:
         right = float((model(report.tokens, report.length - 1).argmax(-1) == report.answer).float().mean())
     unit = seconds_of_a_forward(model, behaviour.splits["discovery"])
     before = peak()
-    began, last, stages = time.perf_counter(), [time.perf_counter(), ""], {}
+    began = last = time.process_time()
+    named, stages = "begin", dict[str, float]()
 
     def progress(stage: str, left: int) -> None:
-        now = time.perf_counter()
-        stages[last[1]] = stages.get(last[1], 0.0) + now - last[0]
-        last[:] = [now, stage]
+        nonlocal last, named
+        now = time.process_time()
+        stages[named] = stages.get(named, 0.0) + now - last
+        last, named = now, stage
 
     circuit = discover(model, behaviour, CRITERIA[ablation], ablation, progress=progress)
-    total = time.perf_counter() - began
-    searched = sum(stages.values())
+    progress("end", 0)
+    total = time.process_time() - began
+    evidence = sum(seconds for stage, seconds in stages.items() if stage.startswith(EVIDENCE))
     return {
         "size": size,
         "ablation": ablation,
@@ -154,8 +170,8 @@ def one(checkpoint: Path, size: str, ablation: str) -> dict[str, Any]:
         "edges": circuit.size.edges,
         "complete": circuit.certificate.complete,
         "seconds": total,
-        "search": searched,
-        "evidence": total - searched,
+        "search": total - evidence,
+        "evidence": evidence,
         "forwards": total / unit,
         "evaluations": circuit.search.evaluations,
         "peak": peak(),
@@ -169,22 +185,82 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def exponent(rows: list[dict[str, Any]]) -> float:
+    """Slope of log(total time / full forward) over log(non-zeros), by least squares."""
+    x, y = (torch.tensor([math.log(row[key]) for row in rows]) for key in ("nonzeros", "forwards"))
+    x = x - x.mean()
+    return float((x * y).sum() / x.square().sum())
+
+
+def page(rows: list[dict[str, Any]], picture: str) -> str:
+    """The table and the fitted exponents, as Markdown.
+
+    Args:
+        rows: as :func:`one` gives them.
+        picture: file name of the plot.
+    """
+    columns = ["ablation", "model", "non-zeros", "forward, s", "edges", "complete", "total, s", "total, forwards"]
+    columns += ["of which evidence", "peak, MiB (of a forward)"]
+    lines = [*INTRODUCTION.splitlines(), f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in rows:
+        unit = row["forward"]
+        cells = [row["ablation"], row["size"], f"{row['nonzeros']:,}", f"{unit:.2f}", row["edges"]]
+        cells += ["yes" if row["complete"] else "no", f"{row['seconds']:.1f}", f"{row['forwards']:.1f}"]
+        cells += [f"{row['evidence'] / unit:.1f}", f"{row['peak']:,.0f} ({row['peak_before']:,.0f})"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines.append("")
+    for ablation in dict.fromkeys(row["ablation"] for row in rows):
+        some = [row for row in rows if row["ablation"] == ablation]
+        if len(some) > 1:
+            lines.append(f"Under {ablation} ablation forwards go as the non-zeros to the power {exponent(some):.2f}.")
+    return "\n".join([*lines, "", f"![forwards over non-zeros]({picture})", ""])
+
+
+def write_page(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the page and its plot.
+
+    Args:
+        rows: as :func:`one` gives them.
+        path: of the page; the plot has its name and ``.png``.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for ablation in dict.fromkeys(row["ablation"] for row in rows):
+        some = [row for row in rows if row["ablation"] == ablation]
+        axis.plot([row["nonzeros"] for row in some], [row["forwards"] for row in some], "o-", label=ablation)
+    axis.set(xscale="log", yscale="log", xlabel="non-zero weights of the model", ylabel="full forwards in all")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    path.write_text(page(rows, path.with_suffix(".png").name))
+
+
 def main() -> None:
     """Print the table, one process for each row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--sizes", nargs="+", default=SIZES)
     parser.add_argument("--ablation", nargs="+", default=["zero", "mean"], choices=["zero", "mean"])
+    parser.add_argument("--output", type=Path, help="page for the table, with its plot beside it")
     parser.add_argument("--row", action="store_true", help="one row as JSON, in this process")
     arguments = parser.parse_args()
     if arguments.row:
         print(json.dumps(one(arguments.checkpoint, arguments.sizes[0], arguments.ablation[0])))
         return
+    rows = []
     for ablation in arguments.ablation:
         for size in arguments.sizes:
             command = [sys.executable, "-m", "benchmarks.scale", str(arguments.checkpoint), "--row"]
             command += ["--sizes", size, "--ablation", ablation]
-            print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+            line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+            print(line, flush=True)
+            rows.append(json.loads(line))
+    if arguments.output is not None:
+        write_page(rows, arguments.output)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ import yaml
 
 from benchmarks.records import Records
 from sparselit.cli.commands.configs import is_overlay
-from sparselit.errors import SparselitError
 from sparselit.runs.folder import RESULT
 from sparselit.runs.result import Result
 
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             key = {"configuration": name, "seed": seed, "yaml": digest(configs[name])}
             try:
                 records.once(key, partial(run, name, seed, RESULTS / "suite"))
-            except SparselitError as error:
+            except RuntimeError as error:
                 parser.exit(1, f"{error}\n")
     PAGE.write_text(
         _INTRODUCTION + table(shown(records.read(), {name: digest(path) for name, path in configs.items()}))
@@ -109,7 +108,7 @@ def nightly(configs: Mapping[str, Path]) -> int:
             found = run(name, int(header.get("seed", 0)), RESULTS / "nightly")
             faults = drifts(header, found)
             line = f"{name}: {'; '.join(faults) or 'as measured'} ({found['seconds']} s)"
-        except SparselitError as error:  # the others still run
+        except Exception as error:  # whatever it is, the others still run
             faults = [line := str(error)]
         failed += bool(faults)
         sys.stdout.write(f"{line}\n")
@@ -147,17 +146,17 @@ def run(name: str, seed: int, root: Path) -> dict[str, Any]:
     """Run the command in a configuration's header from the start in a process of its own and collect its numbers.
 
     Raises:
-        SparselitError: there is no such command, or the process failed; the message holds its last line.
+        RuntimeError: there is no such command, or the process failed; the message holds its last line.
     """
     told = _COMMAND.search((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     if told is None:
-        raise SparselitError(f"{name}: no line `#   sparselit fit --config …` in the header")
+        raise RuntimeError(f"{name}: no line `#   sparselit fit --config …` in the header")
     command = [sys.executable, "-c", "from sparselit.cli import main; main()", *told[1].split()]
     command += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
     done = subprocess.run([*command, "--trainer.enable_progress_bar", "false"], capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise SparselitError(f"{name}, seed {seed}: {last}")
+        raise RuntimeError(f"{name}, seed {seed}: {last}")
     versions = (root / "runs" / told[1].split()[2]).glob("version_*")  # a run is called after its first file
     return collect(max(versions, key=lambda path: int(path.name.partition("_")[2])))
 

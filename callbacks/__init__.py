@@ -5,6 +5,7 @@ from .annealed_sparsity import AnnealedSparsity
 from .circuit_discovery import CircuitDiscovery
 from .dynamic_sparsity import DynamicSparsity
 from .gradual_pruning import GradualPruning
+from .lottery_ticket import LotteryTicket
 from .one_shot_pruning import OneShotPruning
 from .proximal_sparsity import ProximalSparsity
 from .rigl_sparsity import RiglSparsity
@@ -21,6 +22,7 @@ __all__ = [
     "CircuitDiscovery",
     "DynamicSparsity",
     "GradualPruning",
+    "LotteryTicket",
     "OneShotPruning",
     "ProximalSparsity",
     "RiglSparsity",

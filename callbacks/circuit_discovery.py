@@ -30,12 +30,15 @@ class CircuitDiscovery(Discovery):
             its bound and must still hold on the selection split.
         max_seconds: longest a search may take; an unfinished one gives a circuit that is not certified. Null for no
             limit, without which repeated runs write the same bytes.
-        every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
+        every_n_steps: optimizer steps between two searches, at least 1; the last step of the run is searched too,
+            unless something else than its length ends it.
         begin: from when on; a model that is still dense is expensive to search.
         granularity: what is removed and certified as one: a ``weight``, or all edges of a ``channel``, ``head``,
             ``layer`` or ``token``.
         warm_start: begin each search with the newest circuit of an earlier step in the same folder, which is much
             faster where little has changed since, and may miss a smaller circuit elsewhere.
+        task: the only one of several behaviours whose circuit is sought (of a mixture, or of a language model); null
+            for all.
         evidence: ``quick``: all evidence that needs no search, seconds; ``full``: also how many edges the same search
             needs for a constant, a nonsense and a swapped target and for an untrained model, minutes.
     """
@@ -51,9 +54,10 @@ class CircuitDiscovery(Discovery):
         begin: Begin | None = None,
         granularity: Granularity = "weight",
         warm_start: bool = False,
+        task: str | None = None,
         evidence: Depth = "quick",
     ) -> None:
-        super().__init__(every_n_steps, begin, warm_start)
+        super().__init__(every_n_steps, begin, warm_start, task)
         check_range("circuits.margin", margin, 0, 1, below=True)
         if max_seconds is not None:
             check_range("circuits.max_seconds", max_seconds, 0, above=True, most=LARGEST_COUNT)

@@ -58,6 +58,17 @@ class GradualPruning(Sparsifier):
         last = self.total_steps > 0 and step >= self.total_steps
         return super().targets(step if last else step - step % self.every_n_steps)
 
+    def go_on(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The largest of the living entries; more of them than the checkpoint has are refused."""
+        kept = self.targets(self.step)
+        for name, mask in self.masks.items():
+            if kept[name] > int(mask.sum()):
+                raise SparselitError(
+                    f"{type(self).__name__} never revives a weight: the checkpoint has {int(mask.sum())} of {name}, "
+                    f"the density is now {kept[name]} of them; keep the density, or begin a run without --ckpt_path"
+                )
+        return {name: self._largest(name, tensors, k) for name, k in kept.items()}
+
     def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
         """The largest of the living entries; before the first step, of all."""
         kept = self.targets(step)

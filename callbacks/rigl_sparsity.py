@@ -25,7 +25,8 @@ class RiglSparsity(DynamicSparsity):
         """Keep the magnitude of the dense gradient where an exchange is due."""
         self._gradients: dict[str, Tensor] = {}
         if self.is_due(step):
-            self._gradients = {n: w.grad.abs() for n, w in tensors.items() if w.grad is not None}
+            found = {name: weight.grad for name, weight in tensors.items() if weight.grad is not None}
+            self._gradients = {name: (g.to_dense() if g.is_sparse else g).abs() for name, g in found.items()}
 
     def reads_gradients(self, step: int) -> bool:
         """Where an exchange is due."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from sparselit.errors import LARGEST_COUNT, LARGEST_RATE, check_moment, check_range, check_whole
@@ -20,6 +19,8 @@ from sparselit.sparsity.schedule import steps
 from sparselit.sparsity.snapshot import restore_, take
 from sparselit.training.held_out import on_selection
 from sparselit.training.method import Density
+from sparselit.training.promise import Arrival
+from sparselit.training.steps import is_last_step
 
 from .annealed_sparsity import AnnealedSparsity
 
@@ -128,6 +129,12 @@ class SelfPacedSparsity(AnnealedSparsity):
         """Number of living entries of every sparsified tensor at the clock's present position, whatever the step."""
         return super().targets(self.pace.clock)  # type: ignore[arg-type]
 
+    @property
+    def foreseen(self) -> Arrival:
+        """How far the schedule will have come if it never waits."""
+        last = sum(super().targets(self.total_steps).values())
+        return replace(super().foreseen, reached=last)
+
     def before_step(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Remember the support where it is locked."""
         if self.locked:
@@ -168,13 +175,14 @@ class SelfPacedSparsity(AnnealedSparsity):
             if not self.locked:
                 self._decide(float(trainer.strategy.reduce(mean, reduce_op="mean")), trainer, pl_module)
             self._losses, self._decided = [], self.step
-        if trainer.global_step == trainer.max_steps:
+        if is_last_step(trainer):
             self._conclude(trainer, pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that ends early is concluded as well."""
         self._conclude(trainer, pl_module)
+        super().on_train_end(trainer, pl_module)
 
     def _decide(self, loss: float, trainer: Trainer, module: LightningModule) -> None:
         before, arrived = self.pace.clock, self._arrived
@@ -212,7 +220,7 @@ class SelfPacedSparsity(AnnealedSparsity):
     @property
     def _arrived(self) -> bool:
         """Whether the schedule has nothing left to take."""
-        return all(budget.k(self._end, self.total_steps) == k for budget, k in self._pairs())
+        return all(self.course.entries(budget, self._end) == k for budget, k in self._pairs())
 
     @property
     def _end(self) -> int:
@@ -291,7 +299,7 @@ class SelfPacedSparsity(AnnealedSparsity):
         why = self.pace.explanation(self.loss_below, self._waits, self.step)
         if score is not None:
             why += f"; it {'holds with' if holds else 'does not hold:'} {score:.2%} on the selection split"
-        rank_zero_warn(f"{what}: {why}; train longer, or configure a higher density")
+        self.promise.fall_short(f"{what}: {why}; train longer, or configure a higher density")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

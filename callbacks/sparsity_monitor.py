@@ -11,7 +11,7 @@ from torch import Tensor
 from sparselit.errors import check_whole
 from sparselit.sparsity.density import Row, Turnover, dead_lines, density_table, total
 from sparselit.training.sparsifier import sparsifiers_of
-from sparselit.training.steps import is_logging_step
+from sparselit.training.steps import is_last_step, is_logging_step
 
 
 class SparsityMonitor(Callback):
@@ -63,8 +63,7 @@ class SparsityMonitor(Callback):
         before, self._seen = self._seen, trainer.global_step
         if self.every_n_steps is None:
             return is_logging_step(trainer)
-        ends = self._seen == trainer.max_steps
-        return self._seen != before and (self._seen % self.every_n_steps == 0 or ends)
+        return self._seen != before and (self._seen % self.every_n_steps == 0 or is_last_step(trainer))
 
     def _measure(self, row: Row, weight: Tensor) -> dict[str, float]:
         rows, columns = dead_lines(weight)

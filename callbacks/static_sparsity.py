@@ -64,7 +64,19 @@ class StaticSparsity(Sparsifier):
             scores = weight.abs()
             if self.mask == "random":
                 scores = random_scores(weight.shape, generator(self.seed, 0, budget.name), weight.device)
-            masks[budget.name] = select(scores, budget.k(0, self.total_steps), floor=budget.floor, per=budget.per)
+            masks[budget.name] = select(scores, self.course.entries(budget, 0), floor=budget.floor, per=budget.per)
+        return masks
+
+    def go_on(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The masks stay in a resumed run too; one of another size is refused."""
+        kept = self.targets(self.step)
+        masks = {**self.start(tensors), **self.masks}
+        for name, mask in masks.items():
+            if int(mask.sum()) != kept[name]:
+                raise SparselitError(
+                    f"{type(self).__name__} keeps the {int(mask.sum())} weights of {name} that the checkpoint has, "
+                    f"the density is now {kept[name]} of them; keep the density, or begin a run without --ckpt_path"
+                )
         return masks
 
     def update(self, tensors: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sparselit.circuits import Circuit, discover, verify
     from sparselit.data.task import Example, Task
     from sparselit.errors import SparselitError
+    from sparselit.interop.shipped import load_model
     from sparselit.model import Transformer
     from sparselit.modules import SparseTransformer
     from sparselit.training.discovery import Discovery
@@ -24,6 +25,7 @@ __all__ = [
     "Task",
     "Transformer",
     "discover",
+    "load_model",
     "verify",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "Task": "data.task",
     "Transformer": "model",
     "discover": "circuits",
+    "load_model": "interop.shipped",
     "verify": "circuits",
 }
 

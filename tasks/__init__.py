@@ -1,4 +1,4 @@
-"""The tasks that come with the library, one file each."""
+"""The tasks and the texts that come with the library."""
 
 from .bracket_depth import BracketDepth
 from .bracket_type import BracketType
@@ -18,21 +18,50 @@ from .modular_addition import ModularAddition
 from .modular_multiplication import ModularMultiplication
 from .nested_quotes import NestedQuotes
 from .parity import Parity
+from .python_brackets import BracketBrace, BracketCounting, FstringBrace, SingleDoubleQuote
+from .python_code import PythonCode
+from .python_keywords import (
+    ClassInit,
+    ElseElif,
+    EnumerateRange,
+    ForWhile,
+    IfEquals,
+    IfTernary,
+    IndentFor,
+    LambdaFunc,
+    WhileReturnTrue,
+    WithAs,
+    WithOpen,
+)
+from .python_variables import FinalKwarg, SetOrString, SetOrStringFixedvarname, VarIf, VarSwap
 from .quotes import Quotes
 from .reversing import Reversing
+from .text_files import TextFiles
 from .variable_type import VariableType
 
 __all__ = [
+    "BracketBrace",
+    "BracketCounting",
     "BracketDepth",
     "BracketType",
+    "ClassInit",
     "Comparison",
     "Copying",
+    "ElseElif",
+    "EnumerateRange",
     "EscapedQuotes",
     "FileTask",
+    "FinalKwarg",
     "FirstToken",
+    "ForWhile",
+    "FstringBrace",
+    "IfEquals",
+    "IfTernary",
+    "IndentFor",
     "IndirectObject",
     "Induction",
     "KeyValueRecall",
+    "LambdaFunc",
     "LastToken",
     "MajorityToken",
     "Minimum",
@@ -41,7 +70,17 @@ __all__ = [
     "ModularMultiplication",
     "NestedQuotes",
     "Parity",
+    "PythonCode",
     "Quotes",
     "Reversing",
+    "SetOrString",
+    "SetOrStringFixedvarname",
+    "SingleDoubleQuote",
+    "TextFiles",
+    "VarIf",
+    "VarSwap",
     "VariableType",
+    "WhileReturnTrue",
+    "WithAs",
+    "WithOpen",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparselit.data.task import Example, Task
 from sparselit.errors import SparselitError, check_range
+from sparselit.runs.plain_file import parse_json, read_text
 
 _REQUIRED = ("prompt", "answer", "wrong")
 
@@ -75,7 +75,7 @@ class FileTask(Task):
 def _read(path: Path) -> dict[str, Example]:
     """The examples by where they stand."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(path, "utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SparselitError(f"data.path: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     found: dict[str, Example] = {}
@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, Example]:
         if line.strip():
             where = f"{path}, line {number}"
             try:
-                found[where] = _example(json.loads(line))
+                found[where] = _example(parse_json(line))
             except ValueError as error:
                 raise SparselitError(
                     f"{where}: not an example {{prompt, answer, wrong, corrupted?}}: {error}"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from sparselit.errors import SparselitError
 from sparselit.runs.atomic import write_text
+from sparselit.runs.cache import cache_folder
+from sparselit.runs.plain_file import read_json
 
 _FORMAT = 1  # of the cache file; raise it whenever the rules below change
 #: Tests, other people's packages, and the tables of the codecs, which are 256 nearly equal lines each.
@@ -39,7 +41,7 @@ def standard_library_literals() -> list[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
     file = _cache_file(root)
     with suppress(OSError, ValueError, KeyError, TypeError):  # unreadable, or not ours: made anew
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file)
         if kept["complete"] is True and all(map(_is_entry, kept["literals"])):
             return [(before, content) for before, content in kept["literals"]]
     literals = [literal for path in _files(root) for literal in literals_of(path)]
@@ -90,10 +92,9 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _cache_file(root: Path) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     version = ".".join(map(str, sys.version_info[:3]))
     checksum = zlib.crc32(str(root).encode())
-    return home / "sparselit" / f"literals-{sys.implementation.name}-{version}-{checksum:08x}-{_FORMAT}.json"
+    return cache_folder() / f"literals-{sys.implementation.name}-{version}-{checksum:08x}-{_FORMAT}.json"
 
 
 def _is_entry(entry: object) -> bool:

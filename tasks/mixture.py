@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from sparselit.data.batches import PoolBatch
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.examples import Examples
 from sparselit.data.task import Task
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, suggestion
 
 
 class Mixture(Task):
@@ -65,11 +65,23 @@ class Mixture(Task):
         parts = [self._part(i, "train") for i in range(len(self.tasks))]
         return _Mixed([PoolBatch(part, most, self.seed) for part in parts if part is not None], self.batch_size)
 
-    def behaviours(self) -> dict[str, Behaviour]:
-        """The behaviour of each task, in the vocabulary of all."""
+    def behaviours(self, only: Sequence[str] = ()) -> dict[str, Behaviour]:
+        """The behaviour of each task, in the vocabulary of all.
+
+        Args:
+            only: names of those that are wanted; all where it is empty.
+
+        Raises:
+            SparselitError: there is none of that name.
+        """
+        unknown = [name for name in only if name not in self.strata]
+        if unknown:
+            raise SparselitError(f"no behaviour is called {unknown[0]!r}{suggestion(unknown[0], self.strata)}")
         self._refuse_shared_prompts()
         found = {}
         for i, (name, task) in enumerate(zip(self.strata, self.tasks, strict=True)):
+            if only and name not in only:
+                continue
             own = task.behaviour()
             parts = {split: self._part(i, split) for split in own.splits}
             splits = {

@@ -43,7 +43,7 @@ CIRCUIT_FLOORS = (
 )
 #: Usable in a notebook without Lightning. In data/ the task is a LightningDataModule, and what examines one.
 WITHOUT_LIGHTNING = ("errors", "statistics", "sparsity", "runs", "model", "circuits", "report", "interop", "data")
-WITH_LIGHTNING = {"sparselit.data.task", "sparselit.data.soundness"}
+WITH_LIGHTNING = {"sparselit.data.task", "sparselit.data.soundness", "sparselit.data.texts"}
 #: The package itself and the plug-ins' folders only name what lies in them.
 SIZES = {"rooms": 18, "arrows": 70, "lines of a file": 400, "entries of circuits/": 15}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +20,26 @@ from sparselit.data.behaviour import PromptFile
 from sparselit.errors import SparselitError
 from sparselit.model.site_table import Shape
 from sparselit.model.wiring import Place, biases, matrices
-from sparselit.runs.json_record import APART, Count, read, write
+from sparselit.runs.json_record import APART, LEFT_OUT, Count, read, since, write
+from sparselit.runs.machine import MadeOn
 
-FORMAT, VERSION = "sparselit-circuit", 2
-#: Versions that can be read: in the first, evidence had fewer parts.
-VERSIONS = (1, 2)
+FORMAT, VERSION = "sparselit-circuit", 3
+#: Versions that can be read: in the first, evidence had fewer parts; the first two have no seal.
+VERSIONS = (1, 2, 3)
+#: What stands in a file for the record alone: nothing in the files can show whether it is true.
+FOR_THE_RECORD = (
+    "task.class_path",
+    "task.init_args",
+    "task.vocabulary: words that no prompt has",
+    "model.config: keys that change nothing in this model, such as max_length without positions",
+    "search",
+    "made_on",
+    "evidence.nulls.searched: that a search was run, and found nothing smaller",
+)
+#: Whether a file is as it was written: a version without a seal has nothing to say of that.
+Seal = Literal["intact", "broken", "none"]
+#: The first version that has one, and what stands in a file around the fields of a circuit.
+_SEALED, _ENVELOPE = 3, ("format", "version", "for_the_record", "seal")
 
 
 class KeptEdge(NamedTuple):
@@ -68,6 +84,7 @@ class TaskRecord:
         vocabulary: the tokens as text, in the order of their numbers.
         strata: kinds of prompts.
         splits: prompt files by split; empty until they are written.
+        corpus: hash of the texts that a language model was trained on; None where there are none.
     """
 
     class_path: str
@@ -75,6 +92,7 @@ class TaskRecord:
     vocabulary: tuple[str, ...]
     strata: tuple[str, ...]
     splits: Mapping[str, PromptFile] = field(default_factory=dict)
+    corpus: str | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def name(self) -> str:
@@ -162,14 +180,18 @@ class Circuit(EdgeSet):
         certificate: what the removal of each unit does.
         evidence: what speaks for the circuit and against it.
         search: what found it.
+        made_on: the machine that its figures were computed on; older files do not say.
         version: of the file.
+        seal: whether the file that it was read from is as it was written.
     """
 
     criterion: tuple[Measured, ...]
     certificate: Certificate
     evidence: Evidence
     search: SearchRecord
+    made_on: MadeOn | None = field(default=None, metadata=since(3))
     version: int = field(default=VERSION, metadata=APART)
+    seal: Seal = field(default="none", compare=False, metadata=APART)
 
     @staticmethod
     def from_json(content: object) -> Circuit:
@@ -186,14 +208,41 @@ class Circuit(EdgeSet):
         version = content.get("version")
         if type(version) is not int or version not in VERSIONS:
             raise SparselitError(f"it has version {version}; this sparselit reads {' and '.join(map(str, VERSIONS))}")
-        fields = {name: value for name, value in content.items() if name not in ("format", "version")}
-        circuit = replace(read(Circuit, fields, version), version=version)
+        around = _ENVELOPE if version >= _SEALED else _ENVELOPE[:2]
+        fields = {name: value for name, value in content.items() if name not in around}
+        sealed: Seal = "none"
+        if version >= _SEALED:
+            if content.get("for_the_record") != list(FOR_THE_RECORD):
+                raise SparselitError("the field 'for_the_record' is missing or not what the format says")
+            if type(content.get("seal")) is not str:
+                raise SparselitError("the field 'seal' is missing or not a text")
+            sealed = "intact" if content["seal"] == seal_of(content) else "broken"
+        circuit = replace(read(Circuit, fields, version), version=version, seal=sealed)
         _check_places(circuit)
         return circuit
 
     def as_json(self) -> dict[str, Any]:
-        """The content of ``circuit.json``."""
-        return {"format": FORMAT, "version": self.version, **write(self, self.version)}
+        """The content of ``circuit.json``, with its seal."""
+        content = {"format": FORMAT, "version": self.version, **write(self, self.version)}
+        if self.version >= _SEALED:
+            content["for_the_record"] = list(FOR_THE_RECORD)
+            content["seal"] = seal_of(content)
+        return content
+
+    @property
+    def generalises(self) -> bool:
+        """Whether the stated bounds hold on the report split, by the figures of the record."""
+        return all(bound.holds(bound.value) for bound in self.criterion)
+
+
+def seal_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 over a record's content in JSON, keys sorted, without spaces and without the seal itself.
+
+    It shows that a record was edited. It is no signature: who edits a record can seal it anew, and then what ``verify``
+    recomputes speaks against it.
+    """
+    rest = {name: value for name, value in content.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _check_places(circuit: Circuit) -> None:

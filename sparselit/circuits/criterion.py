@@ -288,6 +288,8 @@ class Evaluation:
         logits_of: answer logits (example, vocabulary) of the examples in a slice; called for a portion at a time.
         examples: the fixed set.
         reference: the full model's logits on it, where the criterion compares with them.
+        first: examples of the first portion, where each one after it is to have as many as all before it.
+        everything: whether :meth:`values` has every metric; otherwise those of the criterion.
     """
 
     def __init__(
@@ -296,14 +298,17 @@ class Evaluation:
         logits_of: Callable[[slice], Tensor],
         examples: Examples,
         reference: Tensor | None = None,
+        first: int | None = None,
+        everything: bool = False,
     ) -> None:
         self._criterion, self._logits_of = criterion, logits_of
         self._examples, self._reference = examples, reference
-        known = METRICS if reference is not None else [name for name in METRICS if name not in RELATIVE]
+        wanted = METRICS if everything else {bound.metric for bound in criterion}
+        known = [name for name in METRICS if name in wanted and (reference is not None or name not in RELATIVE)]
         self._totals = {name: 0.0 for name in known if name not in WHOLE}
         self._calibrates = any(bound.metric in WHOLE for bound in criterion)
         self._pairs: list[Tensor] = []  # logits of answer and wrong answer
-        self._seen = 0
+        self._seen, self._first = 0, first
 
     def holds(self) -> bool:
         """Whether all bounds hold; the rest of the examples is spared once they cannot save the criterion."""
@@ -316,7 +321,7 @@ class Evaluation:
         return holds(self._criterion, self.values())
 
     def values(self) -> dict[str, float]:
-        """Every metric over all examples, as in :func:`measure`; a calibrated one only where the criterion has one."""
+        """The metrics over all examples, as in :func:`measure`; a calibrated one only where the criterion has one."""
         n = len(self._examples.answer)
         while self._seen < n:
             self._advance()
@@ -326,7 +331,8 @@ class Evaluation:
         return values
 
     def _advance(self) -> None:
-        portion = slice(self._seen, self._seen + (PORTION if self._seen else FIRST_PORTION))
+        size = (self._seen or self._first) if self._first else PORTION if self._seen else FIRST_PORTION
+        portion = slice(self._seen, self._seen + size)
         some, logits = self._examples.select(portion), self._logits_of(portion)
         reference = None if self._reference is None else self._reference[portion]
         self._seen += len(some.answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,8 +27,8 @@ from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
 from sparselit.circuits.run.ablation import Ablation
+from sparselit.circuits.run.fast import FastEngine
 from sparselit.circuits.run.granularity import Granularity
-from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.search import Auto, Found, Progress, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.search.problem import Problem
@@ -37,11 +38,16 @@ from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError, check_choice, check_range
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Place
+from sparselit.runs.machine import MadeOn
 
 #: How much evidence there is to be.
 Depth = Literal["quick", "full"]
 #: How much the search tightens the bounds, tried in turn until the circuit also holds on the selection split.
 TIGHTER = (0.0, 0.3, 0.6, 0.8)
+
+
+#: With what the stage begins while the evidence is collected, as in ``evidence: random orders``.
+EVIDENCE = "evidence: "
 
 
 class NoCircuitError(SparselitError):
@@ -74,7 +80,7 @@ def discover(
         ablation: what a removed edge contributes: a kind's name, its arguments, or an :class:`Ablation`.
         search: how to search; default :class:`Auto`.
         margin: how far the search's bounds are moved towards perfection, in [0, 1).
-        progress: called as (stage, edges left) while the search runs.
+        progress: called as (stage, edges left) while the search runs, and the evidence after it, see :data:`EVIDENCE`.
         max_seconds: longest the searches may take together; None for no limit.
         granularity: what is removed and certified as one.
         start: an earlier circuit's edges and biases; the search begins with them and what must be added.
@@ -93,7 +99,7 @@ def discover(
     check_criterion(criterion)
     search = search or Auto()
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
-    engine = NaiveEngine.of(model, ablation, behaviour.splits)
+    engine = FastEngine.of(model, ablation, behaviour.splits)
     seed: Tensor | None = None  # edges to begin with, where there are some; some may have died since
     if start:
         seed = torch.isin(torch.arange(len(engine.edges)), engine.edges.numbers(start))
@@ -108,7 +114,7 @@ def discover(
         if not found.complete or holds(criterion, _on_selection(problem, found.kept, criterion, behaviour)):
             full = evidence == "full" and found.complete
             searched = searched_nulls(problem, found.kept, search, progress) if full else None
-            return _document(problem, found, behaviour, criterion, search, searched)
+            return _document(problem, found, behaviour, criterion, search, searched, progress)
         seed = found.kept
     raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
 
@@ -167,15 +173,24 @@ def _document(
     criterion: Criterion,
     search: Search,
     searched: Mapping[str, SearchedNull] | None,
+    progress: Progress | None,
 ) -> Circuit:
     """The circuit as data, with certificate and evidence."""
     circuit, kept = problem.keeping(found.kept), found.kept
     model, edges = circuit.model, circuit.edges
     spent = problem.cost
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
+    size = circuit.size
+
+    def told(part: str) -> None:
+        if progress is not None:
+            with suppress(KeyboardInterrupt):  # by which a callback ends a search, which is over
+                progress(f"{EVIDENCE}{part}", size.edges)
+
+    told("scores")
     report = problem.on(behaviour.splits["report"], criterion)
     report.focus(kept)
-    proof = collect(circuit, behaviour, criterion, searched, report.works)
+    proof = collect(circuit, behaviour, criterion, searched, report.works, told)
     values = proof.held_out.metrics
     return Circuit(
         model=ModelRecord(hash=model_hash(model.state_dict()), config=model.config),
@@ -184,13 +199,14 @@ def _document(
             init_args=behaviour.task.get("init_args", {}),
             vocabulary=tuple(behaviour.vocabulary),
             strata=tuple(behaviour.strata),
+            corpus=behaviour.task.get("corpus"),
         ),
         criterion=tuple(extended(Measured, bound, value=values[bound.metric]) for bound in criterion),
         ablation=problem.ablation,
         nodes=nodes_of(edges, kept),
         edges=tuple(KeptEdge(*place, _weight(model, place)) for place in edges.places(kept & ~edges.is_bias)),
         biases=tuple(KeptBias(*place[:2], _weight(model, place)) for place in edges.places(kept & edges.is_bias)),
-        size=circuit.size,
+        size=size,
         certificate=Certificate(
             split="discovery",
             n=len(problem.discovery.answer),
@@ -211,6 +227,7 @@ def _document(
             forwards=forwards,
             backwards=backwards,
         ),
+        made_on=MadeOn.here(next(model.parameters()).device),
     )
 
 

@@ -13,13 +13,15 @@ from sparselit.circuits.circuit import Circuit, EdgeSet
 from sparselit.data.behaviour import Behaviour, prompt_record, read_examples
 from sparselit.data.splits import HELD_OUT
 from sparselit.errors import SparselitError
+from sparselit.model.precision import load_exactly
 from sparselit.model.transformer import Transformer
 from sparselit.runs.atomic import write_bytes, write_text
 from sparselit.runs.folder import PROMPTS
 from sparselit.runs.inside import inside
+from sparselit.runs.plain_file import LARGEST, read_json
 
-#: Largest file that is taken for a circuit or for prompts, and for weights, bytes.
-LARGEST, LARGEST_WEIGHTS = 2**28, 2**36
+#: Largest file that is taken for weights, bytes.
+LARGEST_WEIGHTS = 2**36
 
 
 def write_circuit(path: str | Path, circuit: Circuit, model: Transformer, behaviour: Behaviour) -> Circuit:
@@ -63,14 +65,10 @@ def read_circuit(path: str | Path) -> Circuit:
     """
     path = Path(path)
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise SparselitError(f"{path} is no circuit: it is a device or a pipe")
-        if path.stat().st_size > LARGEST:
-            raise SparselitError(f"{path} is no circuit: it is larger than {LARGEST >> 20} MiB")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise SparselitError(f"cannot read the circuit {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SparselitError(f"{path} is not JSON: {error}") from error
     try:
         return replace(Circuit.from_json(content), path=path)
@@ -91,7 +89,7 @@ def read_model(path: Path, circuit: EdgeSet) -> Transformer:
     weights = inside(path.parent, circuit.model.weights, "the circuit's weights", LARGEST_WEIGHTS)
     try:
         model = Transformer(**circuit.model.config)
-        model.load_state_dict(load_file(weights), strict=True)
+        load_exactly(model, load_file(weights))
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise SparselitError(f"cannot load the circuit's weights {weights}: {_first_line(error)}") from error
     return model.eval()
@@ -115,7 +113,7 @@ def read_behaviour(path: Path, circuit: EdgeSet) -> Behaviour:
         split: read_examples(inside(path.parent, row.file, "the prompts", LARGEST), task.vocabulary, task.strata)
         for split, row in task.splits.items()
     }
-    origin = {"class_path": task.class_path, "init_args": dict(task.init_args)}
+    origin = {"class_path": task.class_path, "init_args": dict(task.init_args), "corpus": task.corpus}
     return Behaviour(splits, task.vocabulary, task.strata, origin)
 
 

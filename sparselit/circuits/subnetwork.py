@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from sparselit.circuits.circuit import Size
 from sparselit.circuits.criterion import measure
-from sparselit.circuits.run.masked import Context, masked_logits
+from sparselit.circuits.run.blocks import blocks_below, residual_sites
+from sparselit.circuits.run.masked import Context
 from sparselit.circuits.run.naive import NaiveEngine, OnEngine
+from sparselit.circuits.run.patch import Patch
 from sparselit.circuits.size import free_parameters, nodes_of
 from sparselit.data.examples import Examples
-from sparselit.model.sites import Edit
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,11 @@ class Subnetwork(OnEngine):
 
     def on(self, examples: Examples) -> Observed:
         """The sub-network on some examples, few enough for one forward pass, to look inside."""
-        naive = self.naive
-        return Observed(naive, examples, naive.engine.context(examples))
+        return self.naive.watched(examples)
+
+    def watched(self, examples: Examples) -> Observed:
+        """As :meth:`on`, computed by the sub-network's own engine."""
+        return Observed(self, examples, self.engine.context(examples))
 
     @property
     def size(self) -> Size:
@@ -86,7 +89,7 @@ class Subnetwork(OnEngine):
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """A sub-network on some examples, run by the naive path.
+    """A sub-network on some examples, to look inside.
 
     Attributes:
         network: the sub-network.
@@ -115,24 +118,43 @@ class Observed:
     @cached_property
     def full(self) -> Tensor:
         """The full model's answer logits."""
-        return self.whole.logits()
+        known = self.whole._ran.get("logits")
+        return self.whole.logits() if known is None else known
 
-    @torch.no_grad()
+    @cached_property
+    def _seen(self) -> dict[str, Tensor]:
+        """Activations that were recorded, by site."""
+        return {}
+
+    @cached_property
+    def _ran(self) -> dict[str, Tensor]:
+        """The logits of the run in which they were."""
+        return {}
+
     def logits(self) -> Tensor:
         """Answer logits (example, vocabulary)."""
-        engine = self.network.engine
-        return masked_logits(engine.model, engine.masks(self.kept), self.known)
+        return self.network.engine.observe(self.kept, self.known).logits
 
     def recorded(self, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Activations at the named sites in the same run."""
-        with self.network.model.sites.recorded(sites) as records:
-            self.logits()
-        return records
+        """Activations at the named sites in the same run; a second time nothing is run."""
+        new = [site for site in sites if site not in self._seen]
+        if new:
+            ran = self.network.engine.observe(self.kept, self.known, new)
+            self._seen.update(ran.records)
+            if not any(site.endswith(".pattern") for site in new):  # with patterns attention is computed in another way
+                self._ran["logits"] = ran.logits
+        return {site: self._seen[site] for site in sites}
 
-    def patched(self, edits: Mapping[str, Edit]) -> Tensor:
-        """Answer logits of the same run with activations edited as they leave their sites."""
-        with self.network.model.sites.edited(after=edits):
-            return self.logits()
+    def patched(self, patches: Mapping[str, Patch]) -> Tensor:
+        """Answer logits of the same run with channels of some sites as in another.
+
+        It begins at the first block that is another one, where the residual stream before it was recorded.
+        """
+        engine, sites = self.network.engine, residual_sites(len(self.network.model.layers))
+        below = min((blocks_below(site, len(sites)) for site in patches), default=0)
+        before = self._seen.get(sites[below - 1]) if below else None
+        resume = None if before is None else (below, before)
+        return engine.observe(self.kept, self.known, (), patches, resume).logits
 
     def measured(self, logits: Tensor) -> dict[str, float]:
         """Every metric of some answer logits, the full model's being the reference."""

@@ -5,7 +5,7 @@ Nothing here comes from the search or from a fast path: the full model runs with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparselit.circuits.circuit import VERSION, Circuit, model_hash
+from sparselit.circuits.circuit import Circuit, model_hash
 from sparselit.circuits.claims import Removal
 from sparselit.circuits.criterion import holds, margin, measure
 from sparselit.circuits.evidence.collect import collect
-from sparselit.circuits.evidence.null_targets import null_bounds, recomputed
+from sparselit.circuits.evidence.compare import false_claims
+from sparselit.circuits.evidence.null_targets import applicable, null_bounds, recomputed
+from sparselit.circuits.evidence.scores import Told, silent
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.run.granularity import removal_units
 from sparselit.circuits.run.naive import NaiveEngine
@@ -28,20 +30,24 @@ from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges
 from sparselit.runs.json_record import write
+from sparselit.runs.machine import MadeOn
 
 
-def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def verify(path: str | Path, progress: Callable[[int, int], None] | None = None, told: Told = silent) -> dict[str, Any]:
     """Recompute size, criterion, certificate, necessity and all other evidence of the circuit at ``path``.
 
     Args:
         path: the ``circuit.json``; weights and prompts lie beside it.
         progress: called as (edges tried, edges) while the certificate is recomputed.
+        told: called with what is being recomputed after it.
 
     Returns:
         ``holds`` (the stated criterion holds on the report split and no claim is false), ``minimal`` (removing any one
-        unit breaks the certificate's criterion on the discovery split; true where there is no unit), ``units``, how
-        many there are, the sizes and scores, and ``false_claims``: the
-        name of each field whose recomputed value differs.
+        unit breaks the certificate's criterion on the discovery split; true where there is no unit, false where the
+        certificate is not ``complete``), ``units``, how many were removed, ``seal`` (``intact``, ``broken`` where the
+        record was edited, or ``none`` in a file of an older ``version``), ``same_machine`` (figures are compared at the
+        written digits), the sizes and scores, and ``false_claims``: the name of each field whose recomputed value
+        differs.
 
     Raises:
         SparselitError: a file is missing or cannot be read.
@@ -60,7 +66,11 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     network = Subnetwork(engine, _kept(model, engine.edges, circuit, false))
     kept, discovery = network.kept, behaviour.splits["discovery"]
     reference = network.whole.logits(discovery)
-    units = removal_units(model, engine.edges, kept, circuit.certificate.granularity)
+    certificate = circuit.certificate
+    units = removal_units(model, engine.edges, kept, certificate.granularity)
+    if not certificate.complete:  # an unfinished one claims nothing of the units that it does not name
+        named = {removal.unit for removal in certificate.removals}
+        units = {name: unit for name, unit in units.items() if name in named}
     removals = []
     for tried, unit in enumerate(units.values(), 1):
         trial = kept.clone()
@@ -71,8 +81,9 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     searched = circuit.evidence.nulls.searched
     if searched is not None:
         bounds = null_bounds(certified, measure(network.logits(discovery), discovery)["task_loss"])
+        false += [f"evidence.nulls.searched.{name}" for name in applicable(model, discovery) if name not in searched]
         searched = recomputed(searched, bounds, engine, discovery)
-    evidence = collect(network, behaviour, stated, searched)
+    evidence = collect(network, behaviour, stated, searched, told=told)
     size = network.size
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
     held_out = evidence.held_out
@@ -84,10 +95,9 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         nodes=nodes_of(engine.edges, kept),
         size=size,
         certificate=replace(
-            circuit.certificate,
+            certificate,
             n=len(discovery.answer),
             split="discovery",
-            complete=True,
             removals=tuple(
                 Removal(name, {b.metric: values[b.metric] for b in certified})
                 for name, values in zip(units, removals, strict=True)
@@ -96,9 +106,12 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         ),
         evidence=evidence,
     )
-    false.extend(_false_claims(circuit, again))
+    same_machine = circuit.made_on == MadeOn.here()
+    false.extend(false_claims(circuit, again, same_machine))
+    if circuit.seal == "broken":
+        false.insert(0, "seal")
     sufficient = holds(stated, held_out.metrics)
-    if not sufficient:
+    if circuit.generalises and not sufficient:
         false.append("criterion")
     if not all(any(tight.implies(bound) for tight in certified) for bound in stated):
         false.append("certificate.criterion")  # a certificate for something easier
@@ -109,9 +122,13 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     false = list(dict.fromkeys(false))
     return {
         "holds": sufficient and not false,
-        "minimal": not any(holds(certified, values) for values in removals),
+        "complete": certificate.complete,
+        "seal": circuit.seal,
+        "version": circuit.version,
+        "same_machine": same_machine,
+        "minimal": certificate.complete and not any(holds(certified, values) for values in removals),
         "units": len(units),
-        "granularity": circuit.certificate.granularity,
+        "granularity": certificate.granularity,
         **write(size),
         "task_loss": held_out.task_loss,
         "accuracy": held_out.accuracy,
@@ -128,14 +145,6 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
 
 def _prompt_files(path: Path, circuit: Circuit) -> dict[str, PromptFile]:
     return {split: prompt_record(path.parent / row.file, path.parent) for split, row in circuit.task.splits.items()}
-
-
-def _false_claims(circuit: Circuit, again: Circuit) -> Iterator[str]:
-    """The fields of a file whose claims differ from what is recomputed; what is not recomputed is equal in both."""
-    claims = circuit.as_json()
-    for part, value in again.as_json().items():
-        older = part == "evidence" and circuit.version != VERSION
-        yield from _differences(part, claims[part], _as_far_as(claims[part], value) if older else value)
 
 
 def _kept(model: Transformer, edges: Edges, circuit: Circuit, false: list[str]) -> Tensor:
@@ -165,39 +174,3 @@ def _overlap(behaviour: Behaviour) -> bool:
             return True
         seen |= prompts
     return False
-
-
-def _as_far_as(claimed: Any, value: Any) -> Any:
-    """The part of a recomputed value that an older file has something to say of."""
-    if isinstance(value, Mapping) and isinstance(claimed, Mapping):
-        return {key: _as_far_as(claimed[key], value[key]) for key in value if key in claimed}
-    return value
-
-
-def _differences(name: str, claimed: Any, value: Any) -> Iterator[str]:
-    """Names of the leaves at which the file's claim differs from the recomputed value.
-
-    Numbers may differ by the order of summation: 1e-4 absolute plus 0.1 % for losses; counts and texts must be equal.
-    """
-    if isinstance(value, Mapping):
-        if not isinstance(claimed, Mapping):
-            yield name
-            return
-        for key in dict.fromkeys([*value, *claimed]):
-            if key not in claimed or key not in value:
-                yield f"{name}.{key}"
-            else:
-                yield from _differences(f"{name}.{key}", claimed[key], value[key])
-    elif isinstance(value, list):
-        if not isinstance(claimed, list) or len(claimed) != len(value):
-            yield name
-            return
-        for i, (one, other) in enumerate(zip(claimed, value, strict=True)):
-            yield from _differences(f"{name}[{i}]", one, other)
-    elif isinstance(value, float) and not isinstance(value, bool):
-        share = "accuracy" in name
-        tolerance = 1e-6 if share else 1e-4 + 1e-3 * abs(value)
-        if not isinstance(claimed, int | float) or not abs(claimed - value) <= tolerance:
-            yield name
-    elif claimed != value:
-        yield name

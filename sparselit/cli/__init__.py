@@ -54,6 +54,10 @@ def _run(argv: list[str]) -> None:
         from sparselit.cli.experiment.arguments import prepare
 
         prepared = prepare(argv)  # what can be refused without torch is refused without torch
+        if prepared.reproducible:
+            from sparselit.cli.experiment.reproducible import pin_kernels
+
+            pin_kernels()
         from sparselit.cli.experiment.experiment import run
 
         run(prepared)

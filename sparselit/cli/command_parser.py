@@ -26,7 +26,7 @@ class PlainParser(argparse.ArgumentParser):
         raise SparselitError(f"{message}; see `{self.prog} --help`")
 
 
-def listing(rows: Iterable[tuple[str, str]], width: int = 79) -> str:
+def listing(rows: Iterable[tuple[str, object]], width: int = 79) -> str:
     """Names and what they mean, in two columns.
 
     Args:
@@ -37,7 +37,7 @@ def listing(rows: Iterable[tuple[str, str]], width: int = 79) -> str:
     left = max((len(name) for name, _ in rows), default=0) + 2
     lines = []
     for name, text in rows:
-        first, *more = textwrap.wrap(text.replace("``", "`"), width - left) or [""]
+        first, *more = textwrap.wrap(str(text).replace("``", "`"), width - left) or [""]
         lines.append(f"{name:<{left}}{first}".rstrip())
         lines += [" " * left + line for line in more]
     return "".join(f"{line}\n" for line in lines)

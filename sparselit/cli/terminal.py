@@ -30,6 +30,13 @@ class Visible:
         return getattr(self._file, name)
 
 
+def say(text: str) -> None:
+    """Write a line to standard error, above the progress bars."""
+    from tqdm import tqdm
+
+    tqdm.write(visible(text), file=sys.stderr)
+
+
 @contextmanager
 def text_only() -> Iterator[None]:
     """Make standard output a :class:`Visible` one inside a ``with`` block.

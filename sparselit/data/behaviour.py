@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.runs.atomic import write_bytes
+from sparselit.runs.plain_file import holds, parse_json, read_bytes, read_text
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Behaviour:
     strata: Sequence[str] = ("all",)
     task: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for split, examples in self.splits.items():
+            n, different = len(examples.answer), examples.different
+            if different < n:
+                raise SparselitError(
+                    f"of the {n:,} prompts of the {split} split only {different:,} are different; give each once"
+                )
+
     def write(self, folder: Path) -> dict[str, Path]:
         """Write one JSON-lines file per split into ``folder`` and return the paths.
 
@@ -48,7 +58,7 @@ class Behaviour:
         paths = {split: folder / f"{split}.jsonl" for split in self.splits}
         for split, path in paths.items():
             content = "".join(self._lines(self.splits[split])).encode()
-            if not path.is_file() or path.read_bytes() != content:
+            if not holds(path, content):
                 write_bytes(path, content)
         return paths
 
@@ -59,7 +69,7 @@ class Behaviour:
         """
         for split, examples in self.splits.items():
             path = folder / f"{split}.jsonl"
-            if path.is_file() and path.read_bytes() != "".join(self._lines(examples)).encode():
+            if os.path.lexists(path) and not holds(path, "".join(self._lines(examples)).encode()):
                 return path
         return None
 
@@ -88,8 +98,21 @@ class Behaviours(Protocol):
     sought for a few behaviours of it.
     """
 
-    def behaviours(self) -> dict[str, Behaviour]:
-        """The behaviours by name; a single one may have the empty name."""
+    def behaviours(self, only: Sequence[str] = ()) -> dict[str, Behaviour]:
+        """The behaviours by name; a single one may have the empty name.
+
+        Args:
+            only: names of those that are wanted; all where it is empty.
+        """
+
+
+def behaviours_of(data: object) -> Behaviours:
+    """The data as what gives the behaviours."""
+    if not isinstance(data, Behaviours):
+        raise SparselitError(
+            f"circuits need data with behaviours(), such as a sparselit.Task, and {type(data).__name__} has none"
+        )
+    return data
 
 
 @dataclass(frozen=True)
@@ -118,7 +141,7 @@ def prompt_record(path: Path, root: Path) -> PromptFile:
         SparselitError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise SparselitError(f"cannot read the prompts {path}: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
@@ -139,12 +162,12 @@ def read_examples(path: Path, vocabulary: Sequence[str], strata: Sequence[str]) 
     number = {word: i for i, word in enumerate(vocabulary)}
     rows: list[tuple[list[int], int, int, list[int], int]] = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and U+0085 may be tokens
+        lines = read_text(path).split("\n")  # not splitlines: U+2028 and U+0085 may be tokens
     except (OSError, ValueError) as error:
-        raise SparselitError(f"cannot read the prompts {path}: {error}") from error
+        raise SparselitError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or error}") from error
     for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             prompt, corrupted = ([number[t] for t in row[key]] for key in ("prompt", "corrupted"))
             if not prompt or len(corrupted) != len(prompt):
                 raise ValueError("an empty prompt, or a corrupted prompt of another length")

@@ -36,6 +36,12 @@ class Examples(NamedTuple):
         """Which positions belong to the prompt, up to its answer position, boolean (example, position)."""
         return _inside(self.tokens, self.length)
 
+    @property
+    def different(self) -> int:
+        """How many different prompts there are."""
+        prompts = torch.cat([self.tokens.masked_fill(~self.real, -1), self.length[:, None]], dim=1).cpu()
+        return len(set(map(bytes, prompts.numpy())))
+
     def select(self, index: Tensor | slice) -> Examples:
         """The examples at ``index`` (an integer or boolean tensor, or a slice), in that order."""
         return Examples(*(field[index] for field in self))

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from sparselit.data.batches import Chunks, PoolBatch, TrainingBatches
+from sparselit.data.batches import Chunks, PoolBatch, TrainingBatches, batches_of
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.contract import Contract, guarded, typed
 from sparselit.data.examples import Examples
@@ -116,6 +116,17 @@ class Task(LightningDataModule):
         self.save_hyperparameters(logger=False)
         self.batch_size, self.seed, self.pool, self.num_workers = batch_size, seed, pool, num_workers
         self._tensors: dict[str, Examples | None] = {}
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per training batch; a batch size finder may change it before the first step."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        self._batch_size = value
+        if "batch_size" in self.hparams:
+            self.hparams["batch_size"] = value  # checkpoints say what was trained with
 
     # ---- what a subclass writes
 
@@ -232,8 +243,17 @@ class Task(LightningDataModule):
             task=self.origin,
         )
 
-    def behaviours(self) -> dict[str, Behaviour]:
-        """What a model that learned this task has circuits of, by name; here one behaviour, whose name is empty."""
+    def behaviours(self, only: Sequence[str] = ()) -> dict[str, Behaviour]:
+        """What a model that learned this task has circuits of, by name; here one behaviour, whose name is empty.
+
+        Args:
+            only: there is nothing to choose from.
+
+        Raises:
+            SparselitError: a name is given.
+        """
+        if only:
+            raise SparselitError(f"{self._name} is one behaviour; leave circuits.task out")
         return {"": self.behaviour()}
 
     @property
@@ -252,11 +272,7 @@ class Task(LightningDataModule):
 
     def train_dataloader(self) -> TrainingBatches:
         """Training batches without end; a resumed run goes on with the batch that comes next."""
-        batch_at = self.batches()
-        if self.trainer is None:
-            return TrainingBatches(batch_at, self.num_workers)
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return TrainingBatches(batch_at, self.num_workers, progress, self.trainer.global_rank, self.trainer.world_size)
+        return batches_of(self.trainer, self.batches(), self.num_workers)
 
     def batches(self) -> Callable[[int], Examples]:
         """The training batches: batch k as a function of k."""

@@ -16,6 +16,7 @@ from sparselit.interop.openai_config import Config, openai_config, transformer_a
 from sparselit.model.transformer import Transformer
 from sparselit.runs.atomic import write_atomically, write_text
 from sparselit.runs.checkpoint_file import load_checkpoint, read_tensors
+from sparselit.runs.plain_file import read_json
 
 CONFIG_FILE, WEIGHTS_FILE = "beeg_config.json", "final_model.pt"
 LOGITS_BIAS = "final_logits_bias"
@@ -72,11 +73,11 @@ def read_config(folder: str | Path) -> Config:
         raise SparselitError(f"{str(folder)!r} is no folder; name one that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError:
         raise SparselitError(f"{str(path)!r} does not exist; a checkpoint of this format has one") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise SparselitError(f"{str(path)!r} cannot be read: {str(error) or type(error).__name__}") from None
+    except (OSError, ValueError) as error:
+        raise SparselitError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(config, dict):
         raise SparselitError(f"{str(path)!r} holds no object of options")
     return config

@@ -28,8 +28,8 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     width = x.shape[-1]
     if k >= width:
         return x
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        # NumPy selects with vector instructions, several times faster than torch here.
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
+        # NumPy selects with vector instructions, several times faster than torch here; a compiler cannot see into it.
         magnitude = x.detach().abs()
         smallest = np.partition(magnitude.numpy(), width - k, axis=-1)[..., width - k, None]
         threshold = torch.from_numpy(smallest)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from sparselit.errors import LARGEST_RATE, SparselitError, check_choice, check_range, check_whole
 from sparselit.model.memory import check_memory
 from sparselit.model.norm import Norm
+from sparselit.model.precision import load_exactly
 from sparselit.model.sites import Site, Sites
 
 Positions = Literal["learned", "sinusoidal", "learned_concatenated", "sinusoidal_concatenated", "none"]
@@ -95,8 +96,11 @@ class Attention(Block):
         key = torch.arange(x.shape[1], device=x.device)
         query = key[:, None] if at is None else at[:, None, None, None]
         z = self._mix(q, k, v, key <= query)
+        return self._out(self.o(self._z(self._join(z))))  # (batch, query, channel)
+
+    def _join(self, z: Tensor) -> Tensor:
         # Contiguous also where heads have one channel: what a product rounds to depends on it.
-        return self._out(self.o(self._z(z.transpose(1, 2).flatten(2).contiguous())))  # (batch, query, channel)
+        return z.transpose(1, 2).flatten(2).contiguous()  # (batch, query, channel)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (batch, head, position, channel)
@@ -277,6 +281,8 @@ class Transformer(nn.Module):
         return Norm(self.norm_kind, width, self.norm_eps, self.norm_bias, self.sites.add(scale, 1))
 
     def _initialise(self, std: float) -> None:
+        if self.unembed.weight.is_meta:
+            return  # there is nothing to fill yet
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=std)
@@ -342,8 +348,12 @@ class Transformer(nn.Module):
         prefix = "transformer."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         keys = cls.config_keys()
-        model = cls(**{k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k in keys})
-        model.load_state_dict(state, strict=True)
+        try:
+            model = cls(**{k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k in keys})
+            load_exactly(model, state)
+        except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise SparselitError(f"checkpoint {str(path)!r} holds no transformer of sparselit: {text}") from error
         return model.eval()
 
     @classmethod

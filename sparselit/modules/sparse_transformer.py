@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, Metric, SumMetric
 
 from sparselit.data.examples import Examples, Sequences
@@ -18,7 +19,9 @@ from sparselit.data.splits import TESTED
 from sparselit.errors import LARGEST_RATE, SparselitError, check_choice, check_moment, check_range
 from sparselit.model.transformer import Transformer
 from sparselit.sparsity.gradient import scale_
+from sparselit.sparsity.updates import refuse_vanishing_eps
 from sparselit.training.sparsifier import Sparsifier
+from sparselit.training.steps import run_length
 
 
 class SparseTransformer(LightningModule):
@@ -94,6 +97,8 @@ class SparseTransformer(LightningModule):
         self.transformer = Transformer(**kwargs)
         self.metrics = nn.ModuleDict()  # by logged name; made when the strata are known
         self._strata: tuple[str, ...] = ()  # of the task
+        self._total_steps: int | None = None  # of the run, known when it starts
+        self._bytes: Tensor | None  # (vocabulary,), where the data are texts
 
     def forward(self, tokens: Tensor, at: Tensor | None = None) -> Tensor:
         """Next-token logits; see :meth:`Transformer.forward`."""
@@ -118,6 +123,10 @@ class SparseTransformer(LightningModule):
         self.log("train/accuracy", correct, prog_bar=True)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the learning rate of the step."""
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -125,13 +134,15 @@ class SparseTransformer(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Divide the gradient by its root mean square where ``gradient_rms`` is set, then clip as the trainer says."""
+        if gradient_clip_val is not None:
+            check_range("trainer.gradient_clip_val", gradient_clip_val, 0)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [cast(Tensor, p.grad) for p in parameters]
         rms, live = self.hparams["gradient_rms"], self._live()
         counted = [None if live is None else live.get(id(p)) for p in parameters]
         if rms is not None:
             scale_(gradients, counted, rms=rms)
-        if live is None or gradient_clip_val is None or gradient_clip_algorithm == "value":
+        if live is None or not gradient_clip_val or gradient_clip_algorithm == "value":  # 0 is off, as in Lightning
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             scale_(gradients, counted, clip=gradient_clip_val)
@@ -146,6 +157,9 @@ class SparseTransformer(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW in two groups (matrices decayed, the rest not) and the rate's schedule per optimizer step."""
+        if (self.trainer.max_epochs or -1) >= 0:
+            self.trainer.fit_loop.setup_data()  # so that the steps of an epoch can be counted
+        self._total_steps = run_length(self.trainer, self)
         h = self.hparams
         decayed: list[nn.Parameter] = []
         kept: list[nn.Parameter] = []
@@ -153,12 +167,21 @@ class SparseTransformer(LightningModule):
             (decayed if parameter.ndim >= 2 and not name.startswith("bigram") else kept).append(parameter)
         groups = [{"params": decayed, "weight_decay": h["weight_decay"]}, {"params": kept, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=tuple(h["betas"]), eps=h["eps"])
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        refuse_vanishing_eps([optimizer])
+        scheduler = LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def on_fit_start(self) -> None:
+        """Train at the rate that a learning rate finder has just put among the hyper-parameters."""
+        for scheduler in [config.scheduler for config in self.trainer.lr_scheduler_configs]:
+            if isinstance(scheduler, LambdaLR) and scheduler.base_lrs != [self.hparams["lr"]] * len(scheduler.base_lrs):
+                scheduler.base_lrs = [self.hparams["lr"]] * len(scheduler.base_lrs)
+                for group in scheduler.optimizer.param_groups:
+                    group["initial_lr"], group["lr"] = self.hparams["lr"], self.hparams["lr"] * self._rate(0)
 
     def _rate(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` as a share of ``lr``."""
-        h, total = self.hparams, self.trainer.max_steps
+        h, total = self.hparams, self.trainer.max_steps if self._total_steps is None else self._total_steps
         if total < 1 and (h["decay"] != "none" or 0 < h["warmup"] <= 1):
             raise SparselitError("the learning rate's schedule needs the length of the run: set trainer.max_steps")
         warmup = h["warmup"] * total if h["warmup"] <= 1 else h["warmup"]
@@ -176,8 +199,12 @@ class SparseTransformer(LightningModule):
         """Make the metrics of the evaluation splits, one per stratum of the task."""
         task = getattr(self.trainer, "datamodule", None)
         self._strata = tuple(getattr(task, "strata", ()))
+        counts = getattr(task, "byte_counts", None)
+        self.register_buffer("_bytes", None if counts is None else torch.tensor(counts), persistent=False)
         for split in ("val", *TESTED):
             self.metrics[f"{split}/loss"] = MeanMetric()
+            if counts is not None:
+                self.metrics[f"{split}/nats_per_byte"] = MeanMetric()
             for stratum in dict.fromkeys(("all", *self._strata)):
                 self.metrics[_without_dots(f"{split}/accuracy/{stratum}")] = MeanMetric()
                 every = SumMetric(sync_on_compute=False)  # every process sees the whole split
@@ -204,7 +231,14 @@ class SparseTransformer(LightningModule):
             strata = torch.full_like(answer, -1)
         correct = (logits.argmax(-1) == answer).float()
         metrics = {unquote(key): cast(Metric, m) for key, m in self.metrics.items() if key.startswith(f"{split}/")}
-        metrics[f"{split}/loss"].update(F.cross_entropy(logits, answer, reduction="none"))
+        for metric in metrics.values():  # converted with the module: half precision cannot count to 3,000
+            if metric.dtype in (torch.float16, torch.bfloat16):
+                metric.set_dtype(torch.float32)
+        loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), answer, reduction="none")
+        metrics[f"{split}/loss"].update(loss)
+        if self._bytes is not None:
+            length = self._bytes[answer].sum()
+            metrics[f"{split}/nats_per_byte"].update(loss.sum() / length, length)
         shares = {"all": torch.ones_like(correct)}  # also where a task calls a stratum "all"
         for index, stratum in enumerate(self._strata):
             shares.setdefault(stratum, (strata == index).float())
@@ -213,7 +247,7 @@ class SparseTransformer(LightningModule):
             metrics[f"{split}/n/{stratum}"].update(weight)
         for key, metric in metrics.items():
             name = key.removesuffix("/all")
-            shown = name == "val/accuracy"
+            shown = name in ("val/accuracy", "val/nats_per_byte")
             self.log(name, metric, on_step=False, on_epoch=True, add_dataloader_idx=False, prog_bar=shown)
 
     def predict_step(self, batch: Examples | Sequences, batch_idx: int) -> tuple[Tensor, Tensor]:

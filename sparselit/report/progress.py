@@ -46,6 +46,16 @@ class Display:
         """
         self.done, self.total = done, total
 
+    def doing(self, stage: str) -> None:
+        """One more piece of a stage, of which nobody knows how many it has.
+
+        Args:
+            stage: the part of the work.
+        """
+        if stage != self.stage:
+            self.stage, self.done, self.total = stage, 0, None
+        self.done += 1
+
     def searching(self, stage: str, edges: int) -> None:
         """One more test of a search; the certificate is the one stage of known length.
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sparselit.circuits.criterion import limit_text
+from sparselit.circuits.criterion import Bound, limit_text
+from sparselit.circuits.evidence.assumptions import assumptions
 from sparselit.circuits.run.ablation import as_ablation
 from sparselit.report.facts import WIDTH, counted, hanging, interval_text, percent, shortened, size_text
-from sparselit.report.terminal import controlled, minimal
-from sparselit.runs.folder import CONFIG, SUMMARY, RunFolder, shown
-from sparselit.runs.result import ENDED, Accuracy, Circuits, Density, FoundCircuit, Result, Seconds
+from sparselit.report.terminal import ASSUMED, DID_NOT_GENERALISE, controlled, minimal
+from sparselit.runs.folder import CONFIG, EVENTS, SUMMARY, RunFolder, shown
+from sparselit.runs.result import ENDED, Accuracy, Circuits, Density, FoundCircuit, Loss, Result, Seconds
 from sparselit.sparsity.density import Row, total
 
 
@@ -25,13 +27,28 @@ def summary(result: Result, folder: Path) -> str:
     blocks = [f"# {result.name}", _facts(list(_run_facts(result, folder)))]
     if result.accuracies:
         blocks += ["## Accuracy on held-out prompts", _code(score_lines(result.accuracies))]
+    if any(row.nats_per_byte is not None for row in result.losses):
+        blocks += ["## Loss on held-out text", _code(loss_lines(result.losses))]
     if result.circuits is not None and (lines := list(_circuit_lines(result.circuits, result.seconds, folder))):
         blocks += ["## Circuit", _facts(lines)]
+    if assumed := list(dict.fromkeys(row for circuit in _latest(result) for row in _assumed(circuit))):
+        blocks += [f"## {ASSUMED}", _facts(assumed)]
     if result.density is not None and result.density.tensors:
         blocks += ["## Density", _code(density_lines(_rows(result.density), vectors=False))]
     commands = [line for purpose, command in _commands(result, folder) for line in (f"# {purpose}", command)]
     blocks += ["## Commands", _code(commands)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _latest(result: Result) -> tuple[FoundCircuit, ...]:
+    return result.circuits.latest if result.circuits is not None else ()
+
+
+def _assumed(circuit: FoundCircuit) -> Iterator[tuple[str, str]]:
+    """What a circuit rests on, and what would refute it."""
+    criterion = [Bound(row.metric, row.at_most, row.at_least) for row in circuit.criterion]
+    for row in assumptions(as_ablation(circuit.ablation), criterion, circuit.granularity):
+        yield row.name, str(row)
 
 
 def _run_facts(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
@@ -50,16 +67,18 @@ def _run_facts(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
     threads = counted(machine.threads, "thread")
     threads += f", {machine.processes} processes" if machine.processes > 1 else ""
     software = f"torch {versions.torch}, lightning {versions.lightning}, python {versions.python}"
-    yield "machine", f"{machine.capability}, {threads}, {machine.device}; {software}"
+    yield "machine", f"{machine.capability}, {threads}, {machine.device}, {machine.precision}; {software}"
     if result.checkpoint is not None:
         yield "checkpoint", shown(folder / result.checkpoint)
+    for table in sorted(folder.rglob("metrics.csv")):
+        yield "curves", shown(table)
     yield "summary", shown(folder / SUMMARY)
 
 
 def _training(result: Result) -> str:
     steps, reason = result.steps, ENDED[result.ended]
-    asked = "" if steps.asked is None else f" ({steps.asked:,} asked)"
-    return f"{counted(steps.done, 'step')}, {result.seconds.training:.1f} s" + (f"; {reason}{asked}" if reason else "")
+    asked = "" if steps.asked in (None, steps.done) else f" ({steps.asked:,} asked)"
+    return f"{counted(steps.done, 'step')}, {result.seconds.training:.1f} s; {reason}{asked}"
 
 
 def _circuit_lines(circuits: Circuits, seconds: Seconds, folder: Path) -> Iterator[tuple[str, str]]:
@@ -88,6 +107,8 @@ def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
     )
     size = size_text(circuit.edges, circuit.nodes, circuit.free)
     facts = [("controls", controlled(circuit.searched)), ("size", size)]
+    if not circuit.generalises:
+        facts.insert(0, ("verdict", DID_NOT_GENERALISE))
     for row in circuit.criterion:
         limit = limit_text(row.at_most, row.at_least)
         facts.append((row.metric, f"{row.value:.4f}, to be {limit} (report split, n {circuit.n:,})"))
@@ -102,11 +123,16 @@ def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
 
 def _commands(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
     """What to type next, as (purpose, command)."""
-    run = RunFolder.of(folder / CONFIG)
     yield "the same run again", f"sparselit fit --config {shlex.quote(shown(folder / CONFIG))}"
     yield "go on from the last checkpoint", shlex.join(["sparselit", "fit", "--ckpt_path", shown(folder)])
-    yield "curves", f"tensorboard --logdir {shlex.quote(shown(run.root if run else folder))}"
-    for circuit in result.circuits.latest if result.circuits is not None else ():
+    if any(folder.glob(EVENTS)):
+        run = RunFolder.of(folder / CONFIG)
+        yield "curves", f"tensorboard --logdir {shlex.quote(shown(run.root if run else folder))}"
+    elif any(folder.rglob(EVENTS)):  # of a logger of the user's own
+        yield "curves", f"tensorboard --logdir {shlex.quote(shown(folder))}"
+    for offline in sorted(folder.rglob("wandb/offline-run-*")):
+        yield "curves, to Weights & Biases", f"wandb sync {shlex.quote(shown(offline))}"
+    for circuit in _latest(result):
         of = f" of {circuit.task}" if circuit.task else ""
         yield f"check every claim of the circuit{of}", verify_command(folder / circuit.path)
 
@@ -128,6 +154,16 @@ def score_lines(found: Sequence[Accuracy]) -> list[str]:
     for score in found:
         interval, share = interval_text(score.interval), percent(score.value)
         lines.append(f"{score.split:<{split}}  {score.stratum:<{stratum}}  {share:>9}  {interval:>17}  {score.n:>7,}")
+    return lines
+
+
+def loss_lines(found: Sequence[Loss]) -> list[str]:
+    """A table of losses of texts."""
+    lines = ["split   nats/token  nats/byte  bits/byte"]
+    for row in found:
+        if row.nats_per_byte is not None:
+            bits = row.nats_per_byte / math.log(2)
+            lines.append(f"{row.split:<6}  {row.nats_per_token:>10.4f}  {row.nats_per_byte:>9.4f}  {bits:>9.4f}")
     return lines
 
 

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.claims import Evidence, Score, SearchedNull
 from sparselit.circuits.criterion import limit_text
+from sparselit.circuits.evidence.assumptions import assumptions
 from sparselit.circuits.evidence.flags import FLAGS
 from sparselit.circuits.use.graph import graph_of
 from sparselit.model.site_table import site
 from sparselit.model.wiring import place_name
 from sparselit.report.facts import counted, hanging, interval_text, percent, shortened, size_text, unit_of
 
+ASSUMED = "Assumed, and what would refute it"
+DID_NOT_GENERALISE = "did not generalise: a stated bound fails on the report split"
 _NAMES = 13  # columns of the names at the left of the table
 
 
@@ -28,6 +31,9 @@ def circuit_lines(circuit: Circuit) -> list[str]:
             f"{shortened(name, 35, 'begin'):<36}{_share(s):>10}{_interval(s):>19}{s.n:>8,}"
             for name, s in strata.items()
         ]
+    lines += ["", ASSUMED]
+    for row in assumptions(circuit.ablation, circuit.criterion, circuit.certificate.granularity):
+        lines += hanging(f"{row.name:<{_NAMES}}", str(row))
     return [*lines, "", *_edges(circuit)]
 
 
@@ -46,13 +52,17 @@ def controlled(searched: Mapping[str, object] | None) -> str:
     """Whether the circuit's size was held against those of searches for nulls, by their names."""
     if not searched:
         return "not controlled; circuits.evidence: full searches the nulls"
-    return f"controlled by {len(searched)} searches where there is nothing to find"
+    return f"controlled by {len(searched)} searches where there is nothing to find (for the record)"
 
 
 def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     config, size = circuit.model.config, circuit.size
     yield "controls", controlled(circuit.evidence.nulls.searched)
-    yield "task", circuit.task.class_path
+    if circuit.seal == "broken":
+        yield "seal", "BROKEN: the record was edited after it was written"
+    if not circuit.generalises:
+        yield "verdict", DID_NOT_GENERALISE
+    yield "task", f"{circuit.task.class_path} (for the record)"
     shape = f"{counted(config['n_layers'], 'layer')} of {config['n_heads']} heads, {config['d_model']} channels"
     yield "model", f"{shape}; weights {circuit.model.weights}"
     n = circuit.evidence.held_out.n
@@ -62,6 +72,8 @@ def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     yield "ablation", str(circuit.ablation)
     free = "biases, gains and sinks that stay"
     yield "size", f"{size_text(size.edges, size.nodes, size.free)} ({free})"
+    spent = f"{circuit.search.class_path.rpartition('.')[2]}, {counted(circuit.search.evaluations, 'evaluation')}"
+    yield "search", f"{spent} (for the record)"
 
 
 def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
@@ -103,7 +115,7 @@ def _needed(row: SearchedNull) -> str:
         f"{b.metric} {row.reached[b.metric]:.3g} (to be {limit_text(b.at_most, b.at_least, 3)})" for b in row.bounds
     )
     if row.edges is None:
-        return f"no circuit found, best {reached}"
+        return f"no circuit found, best {reached} (for the record)"
     return f"{row.edges:,} edges, {reached}" + ("" if row.complete else "; search unfinished")
 
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparselit.errors import SparselitError
+from sparselit.runs.lock import LOCK, OWNER
 
 RUNS, CHECKPOINTS, CIRCUITS, PROMPTS = "runs", "checkpoints", "circuits", "prompts"
 CONFIG, SUMMARY, RESULT = "config.yaml", "summary.md", "result.json"
+#: TensorBoard's files.
+EVENTS = "events.out.tfevents.*"
+#: Files of a run that no step was made in.
+_BEFORE_FIRST_STEP = (CONFIG, RESULT, SUMMARY, LOCK, OWNER, EVENTS)
 _VERSION = re.compile(r"version_(\d+)")
-_STEP = re.compile(r"step=(\d+)\.ckpt")
+_STEP = re.compile(r"step=(\d+)(?:-v(\d+))?\.ckpt")
 _CIRCUIT = re.compile(r"step=(\d+)\.json")
 
 
@@ -56,12 +61,13 @@ class RunFolder:
         ]
 
     @classmethod
-    def newest(cls, root: Path, name: str) -> RunFolder:
+    def newest(cls, root: Path, name: str, asked: str = "last") -> RunFolder:
         """The newest version. An older one is never entered unasked: what it holds may be relied on.
 
         Args:
             root: folder of all runs.
             name: of the run.
+            asked: the value of ``--ckpt_path`` that means it, for the message.
 
         Raises:
             SparselitError: there is none, or it has no checkpoint yet.
@@ -70,12 +76,13 @@ class RunFolder:
         with_checkpoints = [folder for folder in versions if folder.checkpoints()]
         if not with_checkpoints:
             raise SparselitError(
-                f"--ckpt_path last: no checkpoint in {shown(root / name)}; leave the option out to start from step 0"
+                f"--ckpt_path {asked}: no checkpoint in {shown(root / name)}; leave the option out to start from step 0"
             )
         if versions[-1] != with_checkpoints[-1]:
             raise SparselitError(
-                f"--ckpt_path last: the newest run, {shown(versions[-1].path)}, has no checkpoint yet; leave the option"
-                f" out to start again,\nor go on in an older run with --ckpt_path {shown(with_checkpoints[-1].path)}"
+                f"--ckpt_path {asked}: the newest run, {shown(versions[-1].path)}, has no checkpoint yet; leave the "
+                "option out to start again,\n"
+                f"or go on in an older run with --ckpt_path {shown(with_checkpoints[-1].path)}"
             )
         return versions[-1]
 
@@ -131,6 +138,10 @@ class RunFolder:
         """Where the checkpoints stand."""
         return self.path / CHECKPOINTS
 
+    def records(self) -> list[Path]:
+        """The files that say what the run is and what it has come to; they need not exist."""
+        return [self.path / name for name in (CONFIG, RESULT, SUMMARY)]
+
     def create(self) -> RunFolder:
         """Make the folder on disk; when another run has taken the version meanwhile, the next free one."""
         folder = self
@@ -143,23 +154,46 @@ class RunFolder:
                 return folder
 
     def discard(self) -> None:
-        """Remove the folder with what is in it, and its parents up to the root as far as they hold nothing else."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        for path in (self.path.parent, self.root):
-            try:
+        """Remove what a run writes before its first step, and the folders that are empty then, up to the root.
+
+        What somebody else has put there stays; where a checkpoint stands, everything does.
+        """
+        if self.checkpoints():
+            return
+        for pattern in _BEFORE_FIRST_STEP:
+            for path in self.path.glob(pattern):
+                path.unlink()
+        for path in (self.checkpoint_folder, self.path / CIRCUITS, self.path, self.path.parent, self.root):
+            with suppress(OSError):  # not there, or not empty
                 path.rmdir()
-            except OSError:  # not empty
-                return
 
     def checkpoints(self) -> dict[int, Path]:
         """The checkpoints by optimizer step, in ascending order."""
         return checkpoints_in(self.checkpoint_folder)
 
 
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files ``step=N.ckpt`` of a folder, and ``step=N-v1.ckpt`` and so on where several were written at a step.
+
+    Args:
+        folder: of the checkpoints; half-written ones have another name.
+
+    Returns:
+        The newest step first, and of one step in the order of their versions.
+    """
+    found = [(match, path) for path in folder.glob("step=*.ckpt") if (match := _STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda row: (-int(row[0][1]), int(row[0][2] or 0)))]
+
+
+def step_of(path: Path) -> int:
+    """Optimizer steps in the name of a checkpoint; -1 for a file of another name."""
+    match = _STEP.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
 def checkpoints_in(folder: Path) -> dict[int, Path]:
-    """The files ``step=N.ckpt`` of a folder by ``N``, in ascending order; half-written ones have another name."""
-    found = {int(match[1]): path for path in folder.glob("step=*.ckpt") if (match := _STEP.fullmatch(path.name))}
-    return dict(sorted(found.items()))
+    """The checkpoints of a folder by optimizer step, in ascending order; of each step the first one written."""
+    return {step_of(path): path for path in reversed(checkpoint_files(folder))}
 
 
 def circuits_in(folder: Path) -> dict[int, Path]:
@@ -168,9 +202,14 @@ def circuits_in(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def checkpoint_name(step: int) -> str:
-    """File name of the checkpoint after optimizer step ``step``."""
-    return f"step={step}.ckpt"
+def checkpoint_name(step: int, version: int = 0) -> str:
+    """File name of a checkpoint.
+
+    Args:
+        step: optimizer steps.
+        version: number in the name where another file has the plain one, as Lightning counts them.
+    """
+    return f"step={step}-v{version}.ckpt" if version else f"step={step}.ckpt"
 
 
 def shown(path: Path | str) -> str:

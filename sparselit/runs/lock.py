@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from sparselit.errors import SparselitError
 from sparselit.runs.atomic import write_text
+from sparselit.runs.plain_file import read_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 
@@ -46,6 +47,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _owner(folder: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        owner = read_json(folder / OWNER)
         return f" (process {int(owner['process'])} on {str(owner['host'])[:80]!r} since {str(owner['since'])[:19]!r})"
     return ""

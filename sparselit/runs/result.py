@@ -14,12 +14,13 @@ from typing import Any
 
 from sparselit.errors import SparselitError
 from sparselit.runs.json_record import read, write
+from sparselit.runs.plain_file import read_json
 
 FORMAT, VERSION = "sparselit-result", 1
-#: Why a run ended, and how the summary says it; empty where the number of steps says it.
+#: Why a run ended, and how the summary says it.
 ENDED = {
-    "max_steps": "",
-    "max_epochs": "",
+    "max_steps": "ended by trainer.max_steps",
+    "max_epochs": "ended by trainer.max_epochs",
     "max_time": "ended by trainer.max_time",
     "early_stopping": "ended by early stopping",
     "stopped": "ended by a callback",
@@ -69,6 +70,22 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """Cross-entropy over the vocabulary on one split, nats.
+
+    Args:
+        split: where the prompts or texts come from, e.g. ``report``.
+        nats_per_token: mean over the answers, or over every next token of a text.
+        nats_per_byte: the same total over the bytes of the text, which compares different vocabularies; None where the
+            data are no texts.
+    """
+
+    split: str
+    nats_per_token: float
+    nats_per_byte: float | None
+
+
+@dataclass(frozen=True)
 class TensorDensity:
     """Entries of one tensor, and the share ``density`` of them that is not zero."""
 
@@ -86,7 +103,7 @@ class Density:
     Args:
         total: over all parameters.
         matrices: over those with at least two dimensions; None without any.
-        target: of the sparsified tensors at the planned end of the run; None without a sparsifier.
+        target: of the sparsified tensors where their schedules end; None without a sparsifier.
         reached: of the same tensors at the end.
         tensors: one row for each tensor; tied ones once.
     """
@@ -162,6 +179,11 @@ class FoundCircuit:
     flags: tuple[str, ...]
     seconds: float | None
 
+    @property
+    def generalises(self) -> bool:
+        """Whether the stated bounds hold on the report split."""
+        return all(bound.holds for bound in self.criterion)
+
 
 @dataclass(frozen=True)
 class Circuits:
@@ -207,6 +229,7 @@ class Machine:
         threads: CPU threads of torch.
         device: e.g. ``cpu``, or the name of the GPU.
         processes: processes that trained together.
+        precision: of the training, as Lightning names it, e.g. ``32-true``.
     """
 
     processor: str
@@ -214,6 +237,7 @@ class Machine:
     threads: int
     device: str
     processes: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -230,6 +254,7 @@ class Result:
         steps: configured and done.
         seconds: wall time.
         accuracies: on held-out prompts, by split and stratum.
+        losses: on the same, by split.
         density: None while the run has only begun.
         circuits: None where none were sought.
         checkpoint: the last one, relative to the run folder; None without one.
@@ -247,6 +272,7 @@ class Result:
     steps: Steps
     seconds: Seconds
     accuracies: tuple[Accuracy, ...]
+    losses: tuple[Loss, ...]
     density: Density | None
     circuits: Circuits | None
     checkpoint: str | None
@@ -297,7 +323,7 @@ class Result:
             SparselitError: it is missing or broken; one line, which begins with the path.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except OSError as error:
             raise SparselitError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -309,7 +335,7 @@ class Result:
 
 
 def digest(configuration: Mapping[str, Any]) -> str:
-    """SHA-256 over a complete configuration in one canonical form: keys sorted, those left out that only name paths.
+    """SHA-256 over a complete configuration in canonical form: keys sorted, names of paths and of the run left out.
 
     Args:
         configuration: the content of ``config.yaml``.
@@ -320,5 +346,6 @@ def digest(configuration: Mapping[str, Any]) -> str:
             return {str(key): canonical(item) for key, item in value.items() if key not in _PATH_KEYS}
         return [canonical(item) for item in value] if isinstance(value, list | tuple) else value
 
-    text = json.dumps(canonical(configuration), sort_keys=True, ensure_ascii=False, default=str)
+    computed = {key: value for key, value in configuration.items() if key != "name"}
+    text = json.dumps(canonical(computed), sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

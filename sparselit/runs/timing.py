@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from sparselit.runs.atomic import write_text
+from sparselit.runs.plain_file import read_json
 
 
 def write_timing(path: Path, seconds: float) -> None:
@@ -22,6 +23,6 @@ def write_timing(path: Path, seconds: float) -> None:
 def read_timing(path: Path) -> float | None:
     """Seconds that :func:`write_timing` wrote beside a circuit; None where it did not."""
     try:
-        return float(json.loads(path.with_suffix(".timing.json").read_text(encoding="utf-8"))["seconds"])
+        return float(read_json(path.with_suffix(".timing.json"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

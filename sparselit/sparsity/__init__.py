@@ -3,7 +3,6 @@
 from sparselit.sparsity.budget import Budget, Rule, plan
 from sparselit.sparsity.density import Row, dead_lines, density_table, total
 from sparselit.sparsity.distribution import Shares
-from sparselit.sparsity.export import from_bytes, to_bytes
 from sparselit.sparsity.projection import project_, select, top_k_mask
 from sparselit.sparsity.proximal import shrink_
 from sparselit.sparsity.regrowth import drop_and_grow, random_scores
@@ -20,14 +19,12 @@ __all__ = [
     "dead_lines",
     "density_table",
     "drop_and_grow",
-    "from_bytes",
     "n_of_m",
     "plan",
     "project_",
     "random_scores",
     "select",
     "shrink_",
-    "to_bytes",
     "top_k_mask",
     "total",
 ]

@@ -209,10 +209,15 @@ def plan(
     for aliases, parameter in _parameters(module):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise SparselitError(f"{aliases[0]} has no shape yet: run one forward pass of the lazy module first")
-        if not parameter.is_floating_point() or parameter.numel() == 0:
+        if not (parameter.is_floating_point() or parameter.is_complex()) or parameter.numel() == 0:
             continue
         found = next((rule for rule in rules if any(fnmatchcase(name, rule.match) for name in aliases)), None)
         chosen = _density(found, density, parameter.ndim >= 2 and not _always_dense(module, aliases))
+        if chosen is not None and parameter.is_complex():
+            raise SparselitError(
+                f"{aliases[0]} holds complex numbers, which are not sparsified; keep it dense with the rule "
+                f"{{match: {aliases[0]}, density: null}}"
+            )
         if chosen is not None:
             floor, per = (found.floor, found.per) if found else (0, "row")
             budgets.append(Budget(aliases[0], parameter.shape, chosen, floor, per, rule=found.match if found else ""))

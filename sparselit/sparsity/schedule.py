@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from sparselit.errors import SparselitError, check_moment, check_range, check_whole
+from sparselit.sparsity.length import Length, moment_in
 
 #: Progress in [0, 1] made at time u in [0, 1] of the transition. ``exponential`` is linear in the logarithm,
 #: and ``step`` is cut into jumps.
@@ -140,7 +141,7 @@ class Schedule:
             return self.to
         if step <= begin:
             return self.start
-        progress = _find_shape(self.shape)((step - begin) / (end - begin))
+        progress = _find_shape(self.shape)(self._elapsed(step, begin, end, total_steps))
         if self.shape == "step":
             progress = math.floor(progress * self.jumps) / self.jumps
         if not 0 <= progress <= 1:
@@ -150,6 +151,13 @@ class Schedule:
         else:
             density = self.start + (self.to - self.start) * progress
         return min(max(density, self.lowest), max(self.start, self.to))  # rounding must not leave the range
+
+    def _elapsed(self, step: int, begin: float, end: float, total_steps: int) -> float:
+        """Elapsed share of the transition; of a run whose length has changed, what is left of it is spread anew."""
+        if self.needs_length and isinstance(total_steps, Length) and total_steps.before:
+            begin, end, now = (total_steps.position(moment) for moment in (begin, end, step))
+            return min(1.0, (now - begin) / (end - begin)) if end > begin else 1.0
+        return (step - begin) / (end - begin)
 
     def _moments(self, total_steps: int) -> tuple[float, float]:
         """``begin`` and ``end`` in optimizer steps."""
@@ -258,7 +266,7 @@ def steps(moment: float, total_steps: int) -> float:
         moment: a fraction of the run in [0, 1], or a number of optimizer steps above 1.
         total_steps: optimizer steps of the run.
     """
-    return moment if moment > 1 or moment == 0 else moment * total_steps
+    return moment if moment > 1 or moment == 0 else moment_in(moment, total_steps)
 
 
 def check_density(key: str, value: object) -> None:

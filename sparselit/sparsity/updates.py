@@ -33,6 +33,40 @@ def refuse_non_finite(tensors: Mapping[str, Tensor], step: int) -> None:
             )
 
 
+def refuse_vanishing_eps(optimizers: Sequence[Optimizer]) -> None:
+    """Refuse an epsilon that is zero in the precision of the parameters: the first step would divide by zero.
+
+    Args:
+        optimizers: all of the run.
+
+    Raises:
+        SparselitError: names the optimizer and its epsilon.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            eps = group.get("eps")
+            if not isinstance(eps, float) or eps <= 0:
+                continue
+            if any(float(torch.tensor(eps, dtype=parameter.dtype)) == 0 for parameter in group["params"]):
+                raise SparselitError(
+                    f"{type(optimizer).__name__}'s eps is {eps:g}, 0 in half precision: set it (model.eps) to 1e-4, or "
+                    "take trainer.precision bf16-true"
+                )
+
+
+def masked_sparse(gradient: Tensor, mask: Tensor) -> Tensor:
+    """A sparse gradient with zeros at dead entries.
+
+    Args:
+        gradient: a sparse tensor, such as that of an embedding.
+        mask: true where an entry lives, of the same shape.
+    """
+    gradient = gradient.coalesce()
+    indices = gradient.indices()
+    values = gradient.values().masked_fill(~mask[tuple(indices)], 0.0)
+    return torch.sparse_coo_tensor(indices, values, gradient.shape, is_coalesced=True, check_invariants=False)
+
+
 def was_skipped(optimizer: Optimizer) -> bool:
     """Whether mixed precision skipped this update: fused optimizers do so inside the step and still call the hook."""
     found = getattr(optimizer, "found_inf", None)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+from torch import nn
+
 from sparselit.circuits.circuit import Circuit
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import matrices
@@ -19,6 +21,8 @@ LAYOUT = {
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy", "circuit/accuracy"]],
     }
 }
+#: What is logged of a circuit, or where there is none.
+FIGURES = ("found", "edges", "nodes", "loss", "accuracy", "necessity", "unexplained", "null_edges")
 
 
 def figures(circuit: Circuit) -> dict[str, float]:
@@ -80,10 +84,14 @@ def nonzeros(model: Transformer) -> float:
 
 
 def density(model: Transformer) -> float:
-    """Share of non-zero weights over all matrices, the bigram table (never sparsified) left out."""
-    names = [name for name in matrices(model) if not name.startswith("bigram")]
-    numel = sum(model.get_parameter(name).numel() for name in names)
-    return sum(int(model.get_parameter(name).count_nonzero()) for name in names) / numel
+    """Share of non-zero weights over all searched matrices."""
+    weights = searched(model)
+    return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+def searched(model: Transformer) -> list[nn.Parameter]:
+    """All matrices of a model, the bigram table (never sparsified) left out."""
+    return [model.get_parameter(name) for name in matrices(model) if not name.startswith("bigram")]
 
 
 def channels(model: Transformer) -> float:

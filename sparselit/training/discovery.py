@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
@@ -19,36 +17,23 @@ from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.discover import NoCircuitError
 from sparselit.circuits.files import read_circuit, write_circuit
 from sparselit.circuits.search import Progress
-from sparselit.data.behaviour import Behaviour, Behaviours
-from sparselit.errors import SparselitError, check_range, check_whole
+from sparselit.data.behaviour import Behaviour, Behaviours, behaviours_of
+from sparselit.errors import SparselitError, check_whole
+from sparselit.model.precision import searchable
 from sparselit.model.transformer import Transformer
 from sparselit.report.facts import counted, percent
 from sparselit.report.progress import display
 from sparselit.runs.folder import CIRCUITS, circuits_in
 from sparselit.runs.timing import write_timing
-from sparselit.training.circuit_metrics import LAYOUT, combined, density, figures, overlap, without_circuit
+from sparselit.training.begin import Begin
+from sparselit.training.boards import boards, show_circuit
+from sparselit.training.circuit_metrics import FIGURES, LAYOUT, combined, density, figures, overlap, without_circuit
 from sparselit.training.hyper_parameters import log_hyper_parameters
 from sparselit.training.neighbours import averaged
 from sparselit.training.run_checkpoint import RunCheckpoint
-from sparselit.training.steps import is_logging_step
+from sparselit.training.sparsifier import sparsifiers_of
+from sparselit.training.steps import is_last_step, is_logging_step
 from sparselit.training.undisturbed import on_device, stoppable, undisturbed
-
-
-@dataclass
-class Begin:
-    """From when on circuits are sought; both conditions must hold.
-
-    Args:
-        density: largest share of non-zero weights over all matrices at which a search is worth its time, in (0, 1].
-        step: first optimizer step.
-    """
-
-    density: float = 1.0
-    step: int = 0
-
-    def __post_init__(self) -> None:
-        check_range("circuits.begin.density", self.density, 0, 1, above=True)
-        check_whole("circuits.begin.step", self.step, 0)
 
 
 class SearchResult(NamedTuple):
@@ -79,10 +64,12 @@ class Discovery(Callback, ABC):
     are ``circuit/TASK/edges`` and the like, and ``circuit/overlap``.
 
     Args:
-        every_n_steps: optimizer steps between two searches, at least 1; step ``trainer.max_steps`` is searched too.
+        every_n_steps: optimizer steps between two searches, at least 1; the last step of the run is searched too,
+            unless something else than its length ends it.
         begin: from when on; a model that is still dense is expensive to search.
         warm_start: begin each search with the newest circuit of an earlier step in the same folder, which is much
             faster where little has changed since, and may miss a smaller circuit elsewhere.
+        task: the only one of several behaviours whose circuit is sought; null for all.
 
     Attributes:
         source: what circuits are sought for; None for the data that the model is trained on.
@@ -96,11 +83,18 @@ class Discovery(Callback, ABC):
         problems: a line for each search that ended in an error.
     """
 
-    def __init__(self, every_n_steps: int = 500, begin: Begin | None = None, warm_start: bool = False) -> None:
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        begin: Begin | None = None,
+        warm_start: bool = False,
+        task: str | None = None,
+    ) -> None:
         check_whole("circuits.every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self.begin = begin or Begin()
         self.warm_start = warm_start
+        self._only = () if task is None else (task,)
         self.source: Behaviours | None = None
         self.folder: Path | None = None
         self.announce: Callable[[str], object] = rank_zero_info
@@ -113,6 +107,7 @@ class Discovery(Callback, ABC):
         self._values: dict[str, float] = {}  # of the last search; empty where it found none
         self._seen = 0  # global step at the end of the previous batch; accumulation leaves it unchanged
         self._fresh = True  # nothing logged by this process yet
+        self._densest = 1.0  # density from which on a search is worth its time
         self._pending: int | None = None  # a step whose checkpoint is written and whose search has not ended
         self.problems: list[str] = []
 
@@ -173,7 +168,7 @@ class Discovery(Callback, ABC):
             SparselitError: the module has no transformer, nothing has behaviours, or a split has no examples.
         """
         transformer_of(module)
-        behaviours = behaviours_of(self.source or data).behaviours()
+        behaviours = behaviours_of(self.source or data).behaviours(self._only)
         self._tasks = tuple(behaviours)
         return behaviours
 
@@ -190,6 +185,12 @@ class Discovery(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put sparsity and circuit size side by side on one page of TensorBoard."""
         self._seen, self._fresh = trainer.global_step, True
+        self._densest = self.begin.attainable(pl_module, transformer_of(pl_module), sparsifiers_of(trainer))
+        if self._densest > self.begin.density:
+            self.announce(
+                f"circuits.begin.density {self.begin.density:.4g} is below the density at which the sparsity ends: "
+                f"circuits are sought from {self._densest:.4g} on"
+            )
         for board in boards(trainer):
             board.experiment.add_custom_scalars(LAYOUT)
         self._make_up(trainer, pl_module)
@@ -204,8 +205,8 @@ class Discovery(Callback, ABC):
         before, step = self._seen, trainer.global_step
         self._seen = step
         model = transformer_of(pl_module)
-        due = before // self.every_n_steps != step // self.every_n_steps or step == trainer.max_steps
-        searched = step != before and due and step >= self.begin.step and density(model) <= self.begin.density
+        due = before // self.every_n_steps != step // self.every_n_steps or is_last_step(trainer)
+        searched = step != before and due and step >= self.begin.step and density(model) <= self._densest
         stopped = searched and self._search_after_saving(trainer, model, step)
         if searched or self._fresh or is_logging_step(trainer):
             self._log(trainer, pl_module, write=searched)
@@ -217,7 +218,10 @@ class Discovery(Callback, ABC):
         self._make_up(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say the final size beside the hyper-parameters, unless the command line says more of them at its end."""
+        """Say why nothing was searched, and the final size unless the command line says more of it at its end."""
+        if not self.searches:
+            model = transformer_of(pl_module)
+            self.reason = self.begin.why_none(trainer.global_step, density(model), self.every_n_steps)
         if self.logs_final:
             log_hyper_parameters(trainer, pl_module, {}, self.final(pl_module))
 
@@ -274,9 +278,11 @@ class Discovery(Callback, ABC):
 
     def _search_here(self, trainer: Trainer, model: Transformer, step: int) -> tuple[dict[str, Any], bool]:
         visible = trainer.progress_bar_callback is not None
+        model = searchable(model)
         found: dict[str, Circuit] = {}
         reasons, stopped = [], False
-        for task, behaviour in behaviours_of(self.source or getattr(trainer, "datamodule", None)).behaviours().items():
+        source = behaviours_of(self.source or getattr(trainer, "datamodule", None))
+        for task, behaviour in source.behaviours(self._only).items():
             folder = self.folder / task if self.folder else None
             circuit, reason, seconds, stopped = self.seek(model, behaviour, step, folder, visible)
             began = time.monotonic()
@@ -289,7 +295,7 @@ class Discovery(Callback, ABC):
                     write_circuit(path, circuit, model, behaviour)
                     write_timing(path, seconds)
                     self._latest[task] = path.relative_to(self.folder).as_posix()
-                    self._show(trainer, circuit, task, step)
+                    show_circuit(trainer, circuit, f"circuit{task and f'/{task}'}", step)
             seconds += time.monotonic() - began
             self.seconds, self.searches = self.seconds + seconds, self.searches + 1
             text = described(circuit) if circuit else f"no circuit: {reason}"
@@ -302,13 +308,6 @@ class Discovery(Callback, ABC):
             each = {task: figures(found[task]) if task in found else without_circuit(model) for task in self._tasks}
             self._values = {**combined(each), **self._shared(list(found.values()))}
         return self.state_dict(), stopped
-
-    def _show(self, trainer: Trainer, circuit: Circuit, task: str, step: int) -> None:
-        """The picture of a circuit in TensorBoard."""
-        for board in boards(trainer):
-            from sparselit.report.picture import draw  # matplotlib is slow to import
-
-            board.experiment.add_figure(f"circuit{task and f'/{task}'}", draw(circuit), global_step=step)
 
     def _shared(self, circuits: list[Circuit]) -> dict[str, float]:
         """How much the circuits of a mixture have in common; nothing to say of a single task."""
@@ -335,6 +334,12 @@ class Discovery(Callback, ABC):
         paths = {task: self.folder / name for task, name in self._latest.items()} if self.folder else {}
         return {task: (read_circuit(path), path) for task, path in paths.items() if path.is_file()}
 
+    @property
+    def logged(self) -> list[str]:
+        """What is logged under ``circuit/``, of each task of a mixture too."""
+        each = dict.fromkeys(self._tasks, dict.fromkeys(FIGURES, 1.0))
+        return [*combined(each), *self._shared([]), "seconds"]
+
     def state_dict(self) -> dict[str, Any]:
         """The last search's figures, so that a resumed run logs them."""
         return {
@@ -358,7 +363,8 @@ class Discovery(Callback, ABC):
 def described(circuit: Circuit) -> str:
     """A circuit in one line."""
     size, held_out = circuit.size, circuit.evidence.held_out
-    text = f"circuit of {counted(size.edges, 'edge')} and {counted(size.nodes, 'node')}, report split: task loss "
+    name = "circuit of" if circuit.generalises else "did not generalise:"
+    text = f"{name} {counted(size.edges, 'edge')} and {counted(size.nodes, 'node')}, report split: task loss "
     text += f"{held_out.task_loss:.4f}, accuracy {percent(held_out.accuracy)}"
     return text + ("" if circuit.certificate.complete else "; unfinished, without certificate")
 
@@ -380,17 +386,3 @@ def transformer_of(module: nn.Module) -> Transformer:
     if len(found) != 1:
         raise SparselitError(f"circuits need a module with one Transformer, {type(module).__name__} has {len(found)}")
     return found[0]
-
-
-def behaviours_of(data: object) -> Behaviours:
-    """The data as what gives the behaviours."""
-    if not isinstance(data, Behaviours):
-        raise SparselitError(
-            f"circuits need data with behaviours(), such as a sparselit.Task, and {type(data).__name__} has none"
-        )
-    return data
-
-
-def boards(trainer: Trainer) -> list[TensorBoardLogger]:
-    """The loggers that take figures and pages; none in processes that do not log."""
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero]

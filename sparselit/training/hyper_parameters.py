@@ -18,7 +18,7 @@ def log_hyper_parameters(
         trainer: has the loggers and the data.
         module: the model.
         more: further hyper-parameters, by name.
-        figures: final values, which TensorBoard shows beside them; other loggers have their curves.
+        figures: final values, which TensorBoard shows beside them; other loggers take them as values of the last step.
     """
     settings = {"model": module.hparams, "data": getattr(getattr(trainer, "datamodule", None), "hparams", {})}
     flat = {f"{key}/{name}": v for key, values in settings.items() for name, v in values.items() if name[0] != "_"}
@@ -29,3 +29,5 @@ def log_hyper_parameters(
             logger.experiment.flush()  # nothing comes after it that would
         else:
             logger.log_hyperparams(flat)
+            logger.log_metrics(dict(figures), trainer.global_step)
+            logger.save()

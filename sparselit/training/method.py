@@ -13,8 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from sparselit.errors import SparselitError
 from sparselit.sparsity.budget import Budget, Rule, check_distribution, plan
 from sparselit.sparsity.distribution import Distribution
+from sparselit.sparsity.length import Length
+from sparselit.sparsity.recomputed import refuse_recomputed
 from sparselit.sparsity.schedule import Schedule, as_schedule
 from sparselit.training.promise import Arrival, Promise
+from sparselit.training.resumption import Course
 
 #: What happens to the optimizer's moments of dead entries, see :class:`Sparsifier`.
 Moments = Literal["keep", "mask", "reset"]
@@ -73,7 +76,7 @@ class Method(ABC):
         self.step = 0  # applied optimizer steps, of all optimizers together
         self.masks: dict[str, Tensor] = {}  # live entries by tensor, where they are needed
         self.kept: dict[str, int] = {}  # entries that each tensor was left with, at most
-        self.total_steps = -1  # length of the run, optimizer steps; -1 where it is not known
+        self.course = Course()  # the length of the run, and what its schedules have passed
         self.thresholds: dict[str, float] = {}  # limits of the last projection, hints for the next one
         self.promise = Promise(type(self).__name__)
         self._module: nn.Module | None = None
@@ -82,6 +85,7 @@ class Method(ABC):
         self._optimizers: Sequence[Optimizer] = ()
         self._watched: dict[str, Tensor] = {}  # all parameters that have to stay finite
         self._resumed = False
+        self._unlogged = True  # nothing was logged by this process yet
 
     # -- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -147,6 +151,21 @@ class Method(ABC):
         """Whether :meth:`before_step` needs the gradient of dead entries in the step that becomes number ``step``."""
         return False
 
+    def go_on(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Decide which entries live in a resumed run whose schedules are not those that it had.
+
+        Args:
+            tensors: the sparsified parameters by name; ``self.masks`` holds the masks of the checkpoint.
+
+        Returns:
+            Boolean masks by name, true where an entry lives.
+
+        Raises:
+            SparselitError: the method cannot change its masks so.
+        """
+        self.masks = {}
+        return self.start(tensors)
+
     def check(self, budgets: Sequence[Budget]) -> None:  # noqa: B027
         """Refuse budgets that the method cannot keep; overridden by methods with limits of their own.
 
@@ -170,9 +189,11 @@ class Method(ABC):
             One budget per sparsified tensor.
 
         Raises:
-            SparselitError: a rule matches nothing, a floor does not fit, or a schedule lacks the length of the run.
+            SparselitError: a rule matches nothing, a floor does not fit, a weight is computed from what would be
+                sparsified, or a schedule lacks the length of the run.
         """
         budgets = plan(module, self.density, self.rules, self.distribution)
+        refuse_recomputed(module, budgets)
         self.check(budgets)
         if total_steps is not None:
             if self.needs_length and total_steps < 1:
@@ -185,9 +206,14 @@ class Method(ABC):
         return budgets
 
     @property
+    def total_steps(self) -> Length:
+        """Length of the run, optimizer steps; -1 where it is not known."""
+        return self.course.length
+
+    @property
     def problems(self) -> list[str]:
-        """Where the run has not kept the configured density, one line each."""
-        return self.promise.problems
+        """Where the run has not kept the configured density, and why it has not come to it; one line each."""
+        return [*self.promise.problems, *([self.promise.shortfall] if self.promise.shortfall else ())]
 
     @property
     def needs_length(self) -> bool:
@@ -206,11 +232,11 @@ class Method(ABC):
 
     def targets(self, step: int) -> dict[str, int]:
         """Number of live entries of every sparsified tensor after ``step`` optimizer steps."""
-        return {budget.name: budget.k(step, self.total_steps) for budget in self.budgets}
+        return {budget.name: self.course.entries(budget, step) for budget in self.budgets}
 
     def density_at(self, step: int) -> float:
         """Share of live entries over all sparsified tensors after ``step`` optimizer steps, in (0, 1]."""
-        return sum(self.targets(step).values()) / sum(budget.numel for budget in self.budgets)
+        return sum(self.targets(step).values()) / self._numel
 
     @property
     def density_now(self) -> float:
@@ -220,9 +246,21 @@ class Method(ABC):
     @property
     def arrival(self) -> Arrival:
         """How far the schedule has come, beside where it ends."""
-        numel = sum(budget.numel for budget in self.budgets)
-        goal = sum(budget.entries(budget.density.to) for budget in self.budgets)
-        return Arrival(goal / numel, sum(self.kept.values()) / numel, self.step, self.total_steps)
+        return Arrival(sum(self.kept.values()), self._goal, self._numel, self.step, self.total_steps)
+
+    @property
+    def foreseen(self) -> Arrival:
+        """How far the schedule will have come at the end of a run whose length is known."""
+        last = sum(self.targets(self.total_steps).values())
+        return Arrival(last, self._goal, self._numel, self.total_steps, self.total_steps)
+
+    @property
+    def _goal(self) -> int:
+        return sum(budget.entries(budget.density.to) for budget in self.budgets)
+
+    @property
+    def _numel(self) -> int:
+        return sum(budget.numel for budget in self.budgets)
 
     def learning_rate(self, weight: Tensor) -> float:
         """The learning rate with which the optimizers have just changed a parameter, 0 where none of them does."""

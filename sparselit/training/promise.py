@@ -6,36 +6,43 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """The density at the end of a run.
+    """How far a schedule has come at the end of a run.
 
     Attributes:
-        target: share of non-zero weights that the schedule ends at, over all sparsified tensors, in (0, 1].
-        reached: what it had come to in the last step.
+        reached: living entries of all sparsified tensors at the last step.
+        goal: living entries at which the schedule ends.
+        numel: entries in all.
         step: that step.
-        total_steps: the length that the schedule was read with, -1 where it was not known.
+        total_steps: the length that the schedule was read with, optimizer steps; -1 where it was not known.
     """
 
-    target: float
-    reached: float
+    reached: int
+    goal: int
+    numel: int
     step: int
     total_steps: int
 
     @property
     def missed(self) -> bool:
-        """Whether the run ended before its schedule."""
-        return self.reached != self.target
+        """Whether the run ends before its schedule."""
+        return self.reached != self.goal
+
+    @property
+    def target(self) -> float:
+        """The density at which the schedule ends, in (0, 1]."""
+        return self.goal / self.numel
 
     def __str__(self) -> str:
-        of = f" of {self.total_steps}" if self.total_steps > self.step else ""
+        of = f" of {self.total_steps:,}" if self.total_steps > self.step else ""
         return (
-            f"the run ended at density {self.reached:.4g}, not at its target {self.target:.4g}: "
-            f"the schedule had come to step {self.step}{of}"
+            f"density {self.reached / self.numel:.4g} where the target is {self.target:.4g}: the run ends at step "
+            f"{self.step:,}{of}, before its schedule"
         )
 
 
@@ -47,11 +54,20 @@ class Promise:
         who: name of the sparsifier.
         problems: one line for the first miss and one for the last; empty where all is well.
         announce: called with the first one.
+        note: called with what is foreseen before the first step.
+        shortfall: why the run has not come to its target; empty where it has.
     """
 
     who: str
     problems: list[str] = field(default_factory=list)
     announce: Callable[[str], object] = rank_zero_warn
+    note: Callable[[str], object] = rank_zero_info
+    shortfall: str = ""
+
+    def fall_short(self, text: str) -> None:
+        """Say and remember why the run has not come to its target."""
+        self.shortfall = text
+        self.announce(text)
 
     def check(self, tensors: Mapping[str, Tensor], budgets: Mapping[str, int], what: str) -> None:
         """Count the non-zero entries of some tensors, and note where there are too many.

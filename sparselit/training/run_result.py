@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -20,11 +21,13 @@ from sparselit.data.splits import TESTED
 from sparselit.errors import SparselitError
 from sparselit.runs.folder import circuits_in
 from sparselit.runs.json_record import write
+from sparselit.runs.machine import MadeOn
 from sparselit.runs.result import (
     Accuracy,
     Circuits,
     Density,
     FoundCircuit,
+    Loss,
     Machine,
     MetBound,
     TensorDensity,
@@ -35,7 +38,7 @@ from sparselit.sparsity.density import density_table, total
 from sparselit.statistics.intervals import wilson
 from sparselit.training.circuit_metrics import combined, figures, overlap
 from sparselit.training.discovery import Discovery
-from sparselit.training.sparsifier import Sparsifier, sparsifiers_of
+from sparselit.training.sparsifier import sparsifiers_of
 
 #: Splits whose accuracies are shown, in this order.
 SHOWN = ("val", *TESTED)
@@ -60,8 +63,22 @@ def accuracies(metrics: Mapping[str, float]) -> tuple[Accuracy, ...]:
     return tuple(found)
 
 
+def losses(metrics: Mapping[str, float]) -> tuple[Loss, ...]:
+    """The losses among logged metrics, ``report/loss`` with its ``report/nats_per_byte`` where the data are texts.
+
+    Args:
+        metrics: logged values by name, after validation or test.
+    """
+    found = [(split, metrics.get(f"{split}/loss"), metrics.get(f"{split}/nats_per_byte")) for split in SHOWN]
+    return tuple(
+        Loss(split, float(loss), None if per_byte is None else float(per_byte))
+        for split, loss, per_byte in found
+        if loss is not None and math.isfinite(loss)
+    )
+
+
 def density(module: LightningModule, trainer: Trainer) -> Density:
-    """How sparse a model is, and how sparse its sparsifiers were to make it by the planned end of the run.
+    """How sparse a model is, and the density at which the schedules of its sparsifiers end.
 
     Args:
         module: the model.
@@ -73,11 +90,11 @@ def density(module: LightningModule, trainer: Trainer) -> Density:
     sparsifiers = sparsifiers_of(trainer)
     try:
         sparsified = total(density_table({k: v for c in sparsifiers for k, v in c.tensors(module).items()}))
-        planned = sum(map(_final_count, sparsifiers))
+        goal = sum(sparsifier.arrival.goal for sparsifier in sparsifiers)
     except SparselitError:  # the run ended before it was planned
         sparsifiers = []
     if sparsifiers:
-        target, reached = planned / sparsified.numel, sparsified.density
+        target, reached = goal / sparsified.numel, sparsified.density
     return Density(
         total(rows).density,
         total(matrices).density if matrices else None,
@@ -85,12 +102,6 @@ def density(module: LightningModule, trainer: Trainer) -> Density:
         reached,
         tuple(TensorDensity(row.name, row.shape, row.numel, row.nonzero, row.density) for row in rows),
     )
-
-
-def _final_count(sparsifier: Sparsifier) -> int:
-    """Entries that are to be left at the planned end of the run, or now where it has no planned end."""
-    length = sparsifier.total_steps
-    return sum(budget.k(length if length > 0 else sparsifier.step, length) for budget in sparsifier.budgets)
 
 
 def found_circuit(
@@ -206,21 +217,12 @@ def versions() -> Versions:
 
 def machine(trainer: Trainer) -> Machine:
     """What computes here."""
-    device = trainer.strategy.root_device
+    here = MadeOn.here(trainer.strategy.root_device)
     return Machine(
-        processor=_processor(),
-        capability=torch.backends.cpu.get_cpu_capability(),
+        processor=here.processor,
+        capability=here.capability,
         threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        device=here.device,
         processes=trainer.world_size,
+        precision=str(trainer.precision),
     )
-
-
-def _processor() -> str:
-    """The processor's name: Linux has it in a file."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine()])[0]

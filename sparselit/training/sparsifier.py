@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparselit.sparsity.density import density_table, total
-from sparselit.sparsity.updates import refuse_non_finite, was_skipped, zero_moments
+from sparselit.sparsity.length import Length
+from sparselit.sparsity.updates import masked_sparse, refuse_non_finite, refuse_vanishing_eps, was_skipped, zero_moments
 from sparselit.training.method import Method
 from sparselit.training.neighbours import (
     averages_first,
@@ -21,7 +23,8 @@ from sparselit.training.neighbours import (
     refuse_shared,
     restrict_,
 )
-from sparselit.training.steps import is_logging_step, length_in_epochs
+from sparselit.training.resumption import Course, living_shares, sparsity_states
+from sparselit.training.steps import is_logging_step, length_before_data, run_length
 
 
 class Sparsifier(Method, Callback):
@@ -65,23 +68,24 @@ class Sparsifier(Method, Callback):
             return
         self.check_trainer(trainer)
         averages_first(trainer)
-        self.promise.problems = []
+        self.promise.problems, self.promise.shortfall = [], ""
         self._module, self._budgets, self._resumed = pl_module, None, False
-        self.total_steps = trainer.max_steps if trainer.max_steps and trainer.max_steps > 0 else -1
+        if not (trainer.global_step and self.step):  # else the same trainer goes on
+            self.course = Course(Length(trainer.max_steps if trainer.max_steps and trainer.max_steps > 0 else -1))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the plan and hook onto every optimizer: its step post hook is the moment of the projection."""
-        endless = self.total_steps < 0 and trainer.max_epochs in (None, -1)
-        self._budgets = self.validate(pl_module, self.total_steps if self.total_steps > 0 or endless else None)
+        self._budgets = self.validate(pl_module, length_before_data(trainer))
         for other in sparsifiers_of(trainer):
             if other is not self:
                 refuse_shared((type(self).__name__, self.budgets), (type(other).__name__, other.budgets))
         self._remove_hooks()
+        refuse_vanishing_eps(trainer.optimizers)
 
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if not was_skipped(optimizer):
                 self.step += 1
-                self._enforce(self.tensors(pl_module), start=False)
+                self._enforce(self.tensors(pl_module))
 
         self._watched = {name: p for name, p in pl_module.named_parameters() if p.is_floating_point() and p.numel()}
         self._optimizers = trainer.optimizers
@@ -89,17 +93,25 @@ class Sparsifier(Method, Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out the length of a run given in epochs, and bring the weights to the first density."""
-        if self.total_steps < 0:
-            self.total_steps = length_in_epochs(trainer, pl_module)
-        self.validate(pl_module, self.total_steps)
+        self._unlogged = True
+        length = self._length(trainer, pl_module)
+        self.validate(pl_module, length)
         tensors = self.tensors(pl_module)
         continued = self._resumed or (trainer.global_step > 0 and self.step > 0)
-        if continued and (self.masks.keys() == tensors.keys() or not self.needs_masks):
-            self.masks = {name: mask.to(tensors[name].device) for name, mask in self.masks.items()}
+        self.step = self.step if continued else trainer.global_step
+        changed = self.course.resume(self.budgets, self.step, length)
+        if length > 0 and self.foreseen.missed and not getattr(trainer, "fast_dev_run", False):
+            self.promise.note(f"the run will end with {self.foreseen}")
+        self.masks = {n: mask.to(tensors[n].device) for n, mask in self.masks.items() if continued and n in tensors}
+        if continued and not changed and (self.masks.keys() == tensors.keys() or not self.needs_masks):
             return  # these weights are exact already, and their masks are not to be drawn again
-        self.step = self.step if self._resumed else trainer.global_step
-        self.masks = {}
-        self._enforce(tensors, start=True)
+        self._enforce(tensors, self.go_on if continued else self.start)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the steps again: an epoch may have another length than those before it."""
+        length = self._length(trainer, pl_module)
+        if length != self.course.length:
+            self.course.resume(self.budgets, self.step, length)
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -109,7 +121,9 @@ class Sparsifier(Method, Callback):
         if self.masks_gradients:
             for name, mask in self.live(pl_module).items():
                 gradient = tensors[name].grad
-                if gradient is not None:
+                if gradient is not None and gradient.is_sparse:
+                    tensors[name].grad = masked_sparse(gradient, mask)
+                elif gradient is not None:
                     gradient.masked_fill_(~mask, 0.0)
 
     def on_train_batch_end(
@@ -118,8 +132,9 @@ class Sparsifier(Method, Callback):
         """Log ``density/total`` and ``density/target``, of all sparsifiers of the run together."""
         self._restrict_averages(trainer, pl_module)
         sparsifiers = sparsifiers_of(trainer)
-        if sparsifiers[0] is not self or not is_logging_step(trainer):
+        if sparsifiers[0] is not self or not (self._unlogged or is_logging_step(trainer)):
             return
+        self._unlogged = False  # the first step of a process too, so that it can be monitored from then on
         rows = density_table({k: v for other in sparsifiers for k, v in other.tensors(pl_module).items()})
         kept = sum(sum(other.targets(other.step).values()) for other in sparsifiers)
         pl_module.log("density/total", total(rows).density, prog_bar=True, batch_size=1)
@@ -129,10 +144,29 @@ class Sparsifier(Method, Callback):
         """Hold averages that are taken once an epoch to the budget."""
         self._restrict_averages(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where the run has not come to the density at which its schedule ends."""
+        arrival, tried = self.arrival, getattr(trainer, "fast_dev_run", False)
+        if self.kept and arrival.missed and not self.promise.shortfall and not tried:
+            self.promise.fall_short(f"the run ended with {arrival}")
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count what is written: no checkpoint is denser than it should be without a word."""
         written, step = checkpoint["state_dict"], trainer.global_step
         self.promise.check(written, self.kept, f"the checkpoint of step {step}")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Learn how sparse the run was so far, whichever sparsifier it had; take over the state of one like this."""
+        states = sparsity_states(checkpoint)
+        if states and not any(state["kept"] for state in states.values()):
+            return  # from before the first projection: a finder's trial
+        for state in states.values():
+            self.course.load(state["course"])
+        self.course.shares = living_shares(checkpoint)
+        taken = {other.state_key for other in sparsifiers_of(trainer)}
+        alike = [key for key in states if key not in taken and key.partition("{")[0] == type(self).__qualname__]
+        if self.state_key not in states and len(alike) == 1:  # of other rules
+            self.load_state_dict(copy.deepcopy(dict(states[alike[0]])))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off the optimizers."""
@@ -155,13 +189,15 @@ class Sparsifier(Method, Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The number of applied steps, the budgets, and the masks where they do not follow from the weights."""
-        return {"step": self.step, "kept": dict(self.kept), "masks": dict(self.masks)}
+        masks, course = dict(self.masks), self.course.state()
+        return {"step": self.step, "kept": dict(self.kept), "masks": masks, "course": course}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint; the run is then not started anew."""
         self.step = state_dict["step"]
         self.kept, self.masks = dict(state_dict["kept"]), dict(state_dict["masks"])
-        self._resumed = True
+        self.course.load(state_dict["course"])
+        self._resumed = bool(self.kept)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -176,12 +212,17 @@ class Sparsifier(Method, Callback):
         return self.saves_masks or self.moments != "keep"
 
     @torch.no_grad()
-    def _enforce(self, tensors: Mapping[str, Tensor], start: bool) -> None:
-        """Set all but the live entries to zero, and treat the moments as ``moments`` says."""
+    def _enforce(self, tensors: Mapping[str, Tensor], start: Callable[..., Mapping[str, Tensor]] | None = None) -> None:
+        """Set all but the live entries to zero, and treat the moments as ``moments`` says.
+
+        Args:
+            tensors: the sparsified parameters by name.
+            start: decides where no step was taken before.
+        """
         refuse_non_finite(self._watched, self.step)
         self.kept = self.targets(self.step)
         if start:
-            masks: Mapping[str, Tensor] | None = self.start(tensors)
+            masks: Mapping[str, Tensor] | None = start(tensors)
             for name, weight in tensors.items():
                 weight.masked_fill_(~(masks or {})[name], 0.0)
         else:
@@ -200,6 +241,11 @@ class Sparsifier(Method, Callback):
     def _restrict_averages(self, trainer: Trainer, module: LightningModule) -> None:
         if averages := averages_of(trainer):
             restrict_(averages, self.tensors(module), self.live(module))
+
+    def _length(self, trainer: Trainer, module: LightningModule) -> int:
+        """Steps that will have been applied when the run ends; those skipped by mixed precision are not among them."""
+        length = run_length(trainer, module)
+        return length if length < 1 else max(1, length - max(0, trainer.global_step - self.step))
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

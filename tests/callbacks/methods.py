@@ -35,6 +35,7 @@ SHORT: dict[str, dict[str, dict[str, Any]]] = {
     "AnnealedSparsity": {"": {}, "mask": {"moments": "mask"}, "reset": {"moments": "reset"}},
     "DynamicSparsity": {"": {"every_n_steps": 3, "until": 0.9}},
     "GradualPruning": {"": {"every_n_steps": 2}, "every-step": {"every_n_steps": 1}, "ten-steps": {}},
+    "LotteryTicket": {"": {"at": 0.5}, "later": {"at": 7, "rewind": 3}},
     "OneShotPruning": {"": {"at": 0.5}},
     "ProximalSparsity": {"": {"strength": 0.0}, "penalty": {"strength": 0.1, "until": 0.5}},
     "RiglSparsity": {"": {"every_n_steps": 3, "until": 0.9}},

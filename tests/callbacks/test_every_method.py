@@ -160,6 +160,7 @@ DEFAULTS = {
     "AnnealedSparsity": ("keep", "dense"),
     "DynamicSparsity": ("reset", "masked"),
     "GradualPruning": ("mask", "masked"),
+    "LotteryTicket": ("mask", "masked"),
     "OneShotPruning": ("mask", "masked"),
     "ProximalSparsity": ("keep", "dense"),
     "RiglSparsity": ("reset", "masked"),

@@ -63,13 +63,18 @@ def randomised(seed: int = 0, density: float = 1.0, **config: Any) -> Transforme
 
 
 def some_examples(n: int = 16, seed: int = 0) -> Examples:
-    """Prompts of all lengths, padded with token 0."""
+    """Different prompts of all lengths, padded with token 0."""
     g = torch.Generator().manual_seed(seed)
     tokens = torch.randint(VOCABULARY, (n, LENGTH), generator=g)
     length = torch.randint(1, LENGTH + 1, (n,), generator=g)
     tokens[torch.arange(LENGTH) >= length[:, None]] = 0
     answer = torch.randint(VOCABULARY, (n,), generator=g)
     corrupted = torch.randint(VOCABULARY, (n, LENGTH), generator=g) * (torch.arange(LENGTH) < length[:, None])
+    seen: set[tuple[int, ...]] = set()
+    for i in range(n):
+        while (prompt := tuple(tokens[i, : length[i]].tolist())) in seen:
+            tokens[i], length[i] = torch.randint(VOCABULARY, (LENGTH,), generator=g), LENGTH
+        seen.add(prompt)
     return Examples(tokens, length, answer, (answer + 1) % VOCABULARY, corrupted, torch.zeros_like(length))
 
 

@@ -41,6 +41,7 @@ from sparselit.circuits.claims import (
 )
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.run.ablation import Ablation
+from sparselit.runs.machine import MadeOn
 
 CONFIG = {"vocab_size": 8, "max_length": 6, "n_layers": 2, "d_model": 8, "n_heads": 2, "d_head": None, "d_mlp": 16}
 
@@ -136,4 +137,5 @@ def some_circuit(edges: Sequence[Sequence[Any]] = (), **changes: Any) -> Circuit
             class_path="sparselit.circuits.search.auto.Auto", init_args={}, evaluations=1, forwards=1, backwards=0
         ),
     }  # fmt: skip
+    values["made_on"] = MadeOn(processor="p", capability="AVX2", device="cpu", torch="2.6.0")
     return Circuit(**{**values, **changes})

@@ -19,6 +19,7 @@ from sparselit.circuits import Ablation, Behaviour, Bound, Circuit, NoCircuitErr
 from sparselit.circuits.circuit import Size, TaskRecord, model_hash
 from sparselit.circuits.claims import Necessity
 from sparselit.circuits.criterion import ROBUST, holds, measure
+from sparselit.circuits.discover import EVIDENCE
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.nulls import matched_circuit, random_circuit, untrained_model
 from sparselit.circuits.evidence.scores import by_stratum, score
@@ -194,6 +195,37 @@ def test_ctrl_c_gives_a_documented_circuit_that_is_not_certified(
         trial[units[name]] = False
         value = measure(problem.naive_logits(trial, problem.discovery), problem.discovery)["accuracy"]
         assert values["accuracy"] == pytest.approx(value, abs=1e-6)
+
+
+def test_progress_names_each_part_of_the_evidence_and_ends_nothing_after_the_search(
+    model: Transformer, behaviour: Behaviour
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    def stopping(stage: str, edges: int) -> None:
+        told.append((stage, edges))
+        if stage.startswith(EVIDENCE):
+            raise KeyboardInterrupt
+
+    circuit = discover(model, behaviour, CRITERION, progress=stopping, ablation="zero")
+    parts = [(stage.removeprefix(EVIDENCE), edges) for stage, edges in told if stage.startswith(EVIDENCE)]
+    names = [name for name, _ in parts]
+    assert circuit.certificate.complete
+    assert told[-len(parts) :] == [(EVIDENCE + name, edges) for name, edges in parts]
+    assert {edges for _, edges in parts} == {circuit.size.edges}
+    assert list(dict.fromkeys(names)) == [
+        "scores",
+        "necessity",
+        "activations",
+        "interchange",
+        "random halves",
+        "relaxation",
+        "random orders",
+        "untrained model",
+        "random circuits",
+    ]
+    counts = {"necessity": circuit.size.edges, "random halves": 20, "relaxation": 11, "random circuits": 40}
+    assert {name: names.count(name) for name in counts} == counts
 
 
 def test_a_deadline_gives_a_documented_circuit_that_is_not_certified(model: Transformer, behaviour: Behaviour) -> None:

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from sparselit.runs.folder import RunFolder
 
@@ -86,6 +88,62 @@ def test_a_run_that_is_not_the_one_meant_is_refused_untouched(
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) <= 2
+    assert contents(folder / "runs/run/version_0") == before
+
+
+def _changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the content of every checkpoint, so that there is none to fall back to."""
+    for path in (folder / "runs/run/version_0/checkpoints").iterdir():
+        content = torch.load(path, weights_only=True)
+        change(content)
+        torch.save(content, path)
+
+
+def not_finite(folder: Path) -> None:
+    _changed(folder, lambda content: next(iter(content["state_dict"].values())).fill_(float("nan")))
+
+
+def no_moments(folder: Path) -> None:
+    _changed(folder, lambda content: content["optimizer_states"][0].pop("param_groups"))
+
+
+def another_vocabulary(folder: Path) -> None:
+    _changed(folder, lambda content: content["Parity"].update(vocabulary=0.5))
+
+
+def no_version(folder: Path) -> None:
+    _changed(folder, lambda content: content.update({"pytorch-lightning_version": ""}))
+
+
+def another_state(folder: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for state in content["callbacks"].values():
+            state.clear()
+            state["x"] = 1
+
+    _changed(folder, change)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (not_finite, "holds NaN or infinity in transformer.embed.token.weight"),
+        (another_vocabulary, "is damaged: the vocabulary in it is no list"),
+        (no_moments, "the checkpoint cannot be restored: KeyError"),
+        (no_version, "the checkpoint cannot be restored: InvalidVersion"),
+        (another_state, "the checkpoint cannot be restored: "),
+    ],
+)
+def test_a_checkpoint_that_training_cannot_go_on_from_leaves_the_run_as_it_was(
+    damage: Callable[[Path], None], message: str, sparselit: Command, folder: Path
+) -> None:
+    damage(folder)
+    before = contents(folder / "runs/run/version_0")
+    code, out, err = sparselit(*FIT, "--ckpt_path", "last", "--trainer.max_steps", "6")
+    assert (code, out) == (2, "")
+    answer = err.partition("error: ")[2]
+    assert message in answer
+    assert len(answer.splitlines()) <= 2
     assert contents(folder / "runs/run/version_0") == before
 
 

@@ -25,7 +25,18 @@ CHECK = (
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["tasks"], ["configs"], ["density", "--help"], ["runs", "--help"]], ids=" ".join
+    "argv",
+    [
+        ["--help"],
+        ["--version"],
+        ["tasks"],
+        ["configs"],
+        ["density", "--help"],
+        ["runs", "--help"],
+        ["models"],
+        ["models", "python_base"],
+    ],
+    ids=" ".join,
 )
 def test_light_commands_do_not_import_torch_and_fit_80_columns(argv: list[str]) -> None:
     began = time.monotonic()

@@ -243,13 +243,13 @@ def truncate_weights(path: Path) -> None:
 
 
 def next_version(path: Path) -> None:
-    edit(path, lambda content: content.update(version=3))
+    edit(path, lambda content: content.update(version=4))
 
 
 UNREADABLE = {
     "truncated": (truncate, "not JSON"),
     "gone": (Path.unlink, "cannot read the circuit"),
-    "another version": (next_version, "version 3"),
+    "another version": (next_version, "version 4"),
     "without edges": (lambda path: edit(path, lambda content: content.pop("edges")), "'edges'"),
 }
 INCOMPLETE = {
@@ -319,6 +319,8 @@ def as_version_1(content: dict[str, Any]) -> None:
     for score in (evidence["full_model"], evidence["held_out"], evidence["complement"]):
         for name in new:
             del score[name]
+    for part in ("made_on", "for_the_record", "seal"):
+        del content[part]
     content["version"] = 1
 
 

@@ -131,7 +131,7 @@ def _drop(config: Any, path: Path) -> None:
     del config[path[-1]]
 
 
-def _cut(text: str, chance: random.Random) -> str:
+def cut(text: str, chance: random.Random) -> str:
     """A text that is no longer what its author meant."""
     lines = text.splitlines()
     row = chance.randrange(len(lines))
@@ -170,7 +170,7 @@ def case(number: int) -> tuple[str, list[str]]:
         _drop(config, path)
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     if kind == 7:
-        text = _cut(text, chance)
+        text = cut(text, chance)
     if kind >= 8:
         key = ".".join(str(part) for part in path if part != "init_args" and not isinstance(part, int))
         value = chance.choice(VALUES)

@@ -192,7 +192,9 @@ def test_without_gradient_rms_the_gradient_is_left_alone() -> None:
 
 
 def with_trainer(model: SparseTransformer, max_steps: int, *callbacks: Callback) -> SparseTransformer:
-    model._trainer = SimpleNamespace(max_steps=max_steps, callbacks=list(callbacks))  # type: ignore[assignment]
+    model._trainer = SimpleNamespace(  # type: ignore[assignment]
+        max_steps=max_steps, max_epochs=None, num_training_batches=math.inf, callbacks=list(callbacks)
+    )
     return model
 
 

@@ -30,6 +30,9 @@ def test_a_count_a_search_and_its_certificate_in_words() -> None:
     for _ in range(3):
         search.searching("certificate", 40)
     assert search.line() == "circuit at step 500: certificate, 3 of 40, 40 edges left, 0 s"
+    for _ in range(2):
+        shown.doing("random halves")
+    assert shown.line() == "testing: random halves, 2 tests, 0 s"
 
 
 @pytest.mark.parametrize("columns", [80, 40, 12])

@@ -1,8 +1,10 @@
-"""The page that a person reads after a run, from its result alone."""
+"""The page that a person reads after a run, from its result and the files of its loggers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from sparselit.report.summary import summary
 from sparselit.runs.result import Circuits, Density, Machine, Result, Seconds, Steps
@@ -17,14 +19,17 @@ def page(result: Result) -> str:
     return text
 
 
-def test_the_page_says_what_the_result_says() -> None:
+def test_the_page_says_what_the_result_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "events.out.tfevents.1").touch()
     text = page(example.result())
     for line in (
         "# quotes/version_0",
         "- task        Quotes",
         "- model       SparseTransformer, 820 parameters",
-        "- training    1,200 steps, 1034.5 s",
-        "- machine     AVX512, 1 thread, cpu; torch 2.9.0, lightning 2.6.4, python 3.11.7",
+        "- training    1,200 steps, 1034.5 s; ended by trainer.max_steps",
+        "- machine     AVX512, 1 thread, cpu, 32-true; torch 2.9.0, lightning 2.6.4,",
         "- checkpoint  runs/quotes/version_0/checkpoints/step=1200.ckpt",
         "- summary     runs/quotes/version_0/summary.md",
         "report               all        99.50 %   98.50 - 100.00 %    1,000",
@@ -44,6 +49,27 @@ def test_the_page_says_what_the_result_says() -> None:
         assert line in text.splitlines(), line
     assert "problem" not in text
     assert "density    " not in text.split("## Density")[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("mine/version_0/events.out.tfevents.1", "tensorboard --logdir runs/quotes/version_0"),
+        ("mine/version_0/metrics.csv", "- curves      runs/quotes/version_0/mine/version_0/metrics.csv"),
+        ("wandb/offline-run-1/x", "wandb sync runs/quotes/version_0/wandb/offline-run-1"),
+        (None, None),
+    ],
+    ids=["tensorboard of a user", "csv", "wandb", "none"],
+)
+def test_curves_are_where_the_logger_has_put_them(file, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if file is not None:
+        (FOLDER / file).parent.mkdir(parents=True)
+        (FOLDER / file).touch()
+    lines = page(example.result()).splitlines()
+    assert [text for text in lines if "curves" in text or text.startswith(("tensorboard", "wandb"))][-1:] == (
+        [line] if line else []
+    )
 
 
 def test_a_density_that_was_not_reached_is_named_beside_its_target() -> None:
@@ -87,5 +113,5 @@ def test_where_nothing_was_sought_or_found_the_page_says_no_more() -> None:
     assert "## Circuit" not in page(example.result(circuits=None))
     none = page(example.result(circuits=Circuits(0, "no step was searched", None, None, ())))
     assert "- circuit  none found: no step was searched" in none
-    several = page(example.result(machine=Machine("p", "DEFAULT", 2, "A GPU", 2)))
-    assert "- machine     DEFAULT, 2 threads, 2 processes, A GPU; torch" in several
+    several = page(example.result(machine=Machine("p", "DEFAULT", 2, "A GPU", 2, "bf16-mixed")))
+    assert "- machine     DEFAULT, 2 threads, 2 processes, A GPU, bf16-mixed; torch" in several

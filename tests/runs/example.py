@@ -10,6 +10,7 @@ from sparselit.runs.result import (
     Circuits,
     Density,
     FoundCircuit,
+    Loss,
     Machine,
     MetBound,
     Result,
@@ -76,11 +77,12 @@ def result(**changes: Any) -> Result:
             accuracy("report", 99, 100, "odd"),
             accuracy("out_of_distribution", 3155, 10000),
         ),
+        losses=(Loss("val", 0.02, None), Loss("report", 0.015, None)),
         density=Density(100 / 820, 0.1, 0.1, 0.1, tensors),
         circuits=circuits(),
         checkpoint="checkpoints/step=1200.ckpt",
         problems=(),
         versions=Versions("0.1.0", "2.9.0", "2.6.4", "3.11.7"),
-        machine=Machine("Some Processor", "AVX512", 1, "cpu", 1),
+        machine=Machine("Some Processor", "AVX512", 1, "cpu", 1, "32-true"),
     )
     return replace(made, **changes)

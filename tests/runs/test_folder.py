@@ -33,6 +33,10 @@ def test_run_folders_count_upwards_and_are_found_again(tmp_path: Path) -> None:
     assert RunFolder.of(tmp_path / "elsewhere/step=20.ckpt") is None
     for folder in RunFolder.versions(root, "quotes"):
         folder.discard()
+    assert RunFolder.versions(root, "quotes") == [first]  # a run that made a step stays
+    for path in first.checkpoint_folder.iterdir():
+        path.unlink()
+    first.discard()
     assert not root.exists()
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from sparselit.errors import SparselitError
 from sparselit.runs.checkpoint_file import load_checkpoint, newest_loadable
-from sparselit.runs.folder import RunFolder
+from sparselit.runs.folder import RunFolder, checkpoints_in
 from sparselit.training.run_checkpoint import AtomicCheckpointIO, RandomState, RunCheckpoint
 
 CONFIG = """\
@@ -249,11 +250,17 @@ class Noisy(LightningModule):
 
 
 def train(
-    folder: Path, steps: int, resume: Path | None = None, every: int = 4, accumulate: int = 1, validate: int = 3
+    folder: Path,
+    steps: int,
+    resume: Path | None = None,
+    every: int = 4,
+    accumulate: int = 1,
+    validate: int = 3,
+    **keep: Any,
 ) -> tuple[Noisy, RunCheckpoint]:
     data = Batches()
     model = Noisy(data)
-    checkpoint = RunCheckpoint(every, dirpath=str(folder))
+    checkpoint = RunCheckpoint(every, dirpath=str(folder), **keep)
     trainer = Trainer(
         max_steps=steps,
         callbacks=[RandomState(), checkpoint],
@@ -302,7 +309,37 @@ def test_the_newest_checkpoints_stay_and_the_last_step_is_among_them(tmp_path: P
     assert checkpoint.seconds > seconds * 0.9
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({}, {20, 25}),
+        ({"keep": 3}, {15, 20, 25}),
+        ({"keep": "all"}, {5, 10, 15, 20, 25}),
+        ({"at": "log"}, {20, 25}),
+        ({"at": "log", "keep": 4}, {15, 16, 20, 25}),
+        ({"at": "log", "keep": "all"}, {1, 2, 4, 8, 16, 20, 25}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("interrupted", [None, 1, 8, 20])
+def test_what_is_kept_of_a_run_and_of_one_that_is_resumed(settings, left, interrupted, tmp_path: Path) -> None:
+    def run(steps: int, resume: Path | None = None) -> set[int]:
+        train(tmp_path, steps, resume, 5, validate=10**6, **settings)
+        return set(checkpoints_in(tmp_path))
+
+    if interrupted is not None:
+        assert interrupted in run(interrupted)
+    assert run(25, interrupted and tmp_path / f"step={interrupted}.ckpt") - {interrupted} == left - {interrupted}
+    assert not list(tmp_path.glob("*-v*"))
+
+
 def test_a_cadence_out_of_range_is_refused() -> None:
+    with pytest.raises(SparselitError, match=r"RunCheckpoint\.keep must be a number of checkpoints, or all, got 'al'"):
+        RunCheckpoint(keep="al")  # type: ignore[arg-type]
+    with pytest.raises(SparselitError, match=r"RunCheckpoint\.at must be one of linear, log, got 'logs'"):
+        RunCheckpoint(at="logs")  # type: ignore[arg-type]
     with pytest.raises(SparselitError, match=r"RunCheckpoint\.every_n_steps must be at least 1, got 0"):
         RunCheckpoint(every_n_steps=0)
     with pytest.raises(SparselitError, match=r"RunCheckpoint\.keep must be at least 1, got 0"):
@@ -317,9 +354,9 @@ def test_a_checkpoint_cut_anywhere_is_an_error_of_ours_or_loads(tmp_path: Path) 
         (tmp_path / "step=2.ckpt").write_bytes(whole[:length])
         with pytest.raises(SparselitError, match="cannot be read"):
             load_checkpoint(tmp_path / "step=2.ckpt")
-    path, content, damaged = newest_loadable({1: tmp_path / "step=1.ckpt", 2: tmp_path / "step=2.ckpt"})
+    path, content, damaged = newest_loadable([tmp_path / "step=2.ckpt", tmp_path / "step=1.ckpt"])
     assert path.name == "step=1.ckpt"
     assert len(content["state_dict"]["w"]) == 9
     assert damaged == [tmp_path / "step=2.ckpt"]
     with pytest.raises(SparselitError, match="no checkpoint can be read"):
-        newest_loadable({2: tmp_path / "step=2.ckpt"})
+        newest_loadable([tmp_path / "step=2.ckpt"])

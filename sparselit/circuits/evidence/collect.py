@@ -14,11 +14,11 @@ from torch import Tensor
 
 from sparselit.circuits.claims import Complement, Evidence, HeldOut, Necessity, Score, SearchedNull, extended
 from sparselit.circuits.criterion import Criterion, measure
-from sparselit.circuits.evidence.dark_matter import dark_matter
+from sparselit.circuits.evidence.dark_matter import dark_matter, stream_sites
 from sparselit.circuits.evidence.faithfulness import EXAMPLES, faithfulness
 from sparselit.circuits.evidence.flags import flags
 from sparselit.circuits.evidence.nulls import nulls
-from sparselit.circuits.evidence.scores import DIGITS, by_stratum, meets, score
+from sparselit.circuits.evidence.scores import DIGITS, Told, by_stratum, meets, score, silent
 from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.behaviour import Behaviour
 from sparselit.data.examples import Examples
@@ -31,6 +31,7 @@ def collect(
     criterion: Criterion,
     searched: Mapping[str, SearchedNull] | None = None,
     works: Callable[[Tensor], bool] | None = None,
+    told: Told = silent,
 ) -> Evidence:
     """All evidence for a circuit under the stated criterion.
 
@@ -40,7 +41,9 @@ def collect(
         criterion: the stated bounds (not the tighter ones of the search).
         searched: the nulls that need a search, where there are some.
         works: whether the criterion holds on the report split with only these edges; default by the circuit's engine.
+        told: called with what is being computed.
     """
+    told("scores")
     report, kept = behaviour.splits["report"], circuit.kept
     of_circuit, of_model = circuit.logits(report), circuit.whole.logits(report)
     loss = {
@@ -58,16 +61,18 @@ def collect(
     def sufficient(trial: Tensor) -> bool:
         return meets(circuit.keeping(trial), report, of_model, criterion)
 
-    subject = circuit.on(report.select(slice(0, EXAMPLES)))
+    subject = circuit.watched(report.select(slice(0, EXAMPLES)))
+    for run in (subject, subject.whole):  # once, for all that looks inside
+        run.recorded([*subject.nodes, *stream_sites(subject)])
     evidence = Evidence(
         full_model=score(of_model, report, of_model),
         sufficiency={split: scored(examples) for split, examples in behaviour.splits.items() if split in _USED},
         held_out=extended(HeldOut, score(of_circuit, report, of_model), split="report", strata=strata),
         out_of_distribution=None if shifted is None else scored(shifted),
-        necessity=necessity(circuit.edges, kept, len(report.answer), works or sufficient),
+        necessity=necessity(circuit.edges, kept, len(report.answer), works or sufficient, told),
         complement=extended(Complement, score(circuit.keeping(~kept).logits(report), report, of_model), split="report"),
-        faithfulness=faithfulness(subject, criterion),
-        nulls=replace(nulls(circuit, report, of_model, criterion), searched=searched),
+        faithfulness=faithfulness(subject, criterion, told),
+        nulls=replace(nulls(circuit, report, of_model, criterion, told), searched=searched),
         unexplained=round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
         dark_matter=dark_matter(subject),
         flags=(),
@@ -78,7 +83,7 @@ def collect(
 _USED = ("discovery", "selection")
 
 
-def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool]) -> Necessity:
+def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool], told: Told = silent) -> Necessity:
     """In how many cases the removal of one edge still breaks the stated criterion on the report split of ``n``.
 
     Args:
@@ -86,10 +91,12 @@ def necessity(edges: Edges, kept: Tensor, n: int, works: Callable[[Tensor], bool
         kept: the circuit's, boolean (edge,).
         n: examples of the report split.
         works: whether the criterion holds on the report split with a set of edges (edge,).
+        told: called with what is being computed.
     """
     needed = 0
     weights = (kept & ~edges.is_bias).nonzero()[:, 0].tolist()
     for index in weights:
+        told("necessity")
         trial = kept.clone()
         trial[index] = False
         needed += not works(trial)

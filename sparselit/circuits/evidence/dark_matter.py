@@ -25,11 +25,9 @@ def dark_matter(subject: Observed) -> DarkMatter:
         the residual stream, the fraction of the full model's variance, over all channels and positions of the
         prompts, that the circuit's value leaves unexplained; None where it does not vary. ``n``.
     """
-    circuit, full, empty = (
-        subject.measured(run.logits())
-        for run in (subject, subject.whole, subject.keeping(torch.zeros_like(subject.kept)))
-    )
-    sites = [site for site in subject.network.model.sites if site == "embed" or site.endswith(".residual")]
+    nothing = subject.keeping(torch.zeros_like(subject.kept))
+    circuit, full, empty = map(subject.measured, (subject.logits(), subject.full, nothing.logits()))
+    sites = stream_sites(subject)
     real = subject.examples.real
     mine, theirs = (run.recorded(sites) for run in (subject, subject.whole))
     return DarkMatter(
@@ -40,6 +38,11 @@ def dark_matter(subject: Observed) -> DarkMatter:
         },
         n=len(subject.examples.answer),
     )
+
+
+def stream_sites(subject: Observed) -> list[str]:
+    """The sites of the residual stream, in forward order."""
+    return [site for site in subject.network.model.sites if site == "embed" or site.endswith(".residual")]
 
 
 def _share(part: float, whole: float) -> float | None:

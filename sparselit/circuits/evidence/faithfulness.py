@@ -23,9 +23,9 @@ from sparselit.circuits.claims import (
     extended,
 )
 from sparselit.circuits.criterion import Criterion
-from sparselit.circuits.evidence.scores import DIGITS, rounded, score, worst_of
+from sparselit.circuits.evidence.scores import DIGITS, Told, rounded, score, silent, worst_of
 from sparselit.circuits.run.ablation import Norm, real_rows
-from sparselit.circuits.run.interchange import exchanged
+from sparselit.circuits.run.patch import taken
 from sparselit.circuits.subnetwork import Observed, Subnetwork
 
 #: Report examples on which activations are compared: the first ones.
@@ -36,21 +36,23 @@ HALVES = 20
 STEPS = 10
 
 
-def faithfulness(subject: Observed, criterion: Criterion) -> Faithfulness:
+def faithfulness(subject: Observed, criterion: Criterion, told: Told = silent) -> Faithfulness:
     """Every comparison of this module.
 
     Args:
         subject: the circuit, on some report examples.
         criterion: the stated bounds.
+        told: called with what is being computed.
     """
+    told("activations")
     return Faithfulness(
         split="report",
         n=len(subject.examples.answer),
         activations=activations(subject),
         attention=attention(subject),
-        interchange=interchange(subject, criterion),
-        random_halves=random_halves(subject, criterion),
-        relaxation=relaxation(subject, criterion),
+        interchange=interchange(subject, criterion, told),
+        random_halves=random_halves(subject, criterion, told),
+        relaxation=relaxation(subject, criterion, told),
         other_norm=other_norm(subject),
     )
 
@@ -143,7 +145,7 @@ def attention(subject: Observed) -> dict[str, Attended]:
     return found
 
 
-def interchange(subject: Observed, criterion: Criterion) -> Interchange:
+def interchange(subject: Observed, criterion: Criterion, told: Told = silent) -> Interchange:
     """The circuit's nodes of one site exchanged between the two runs, in both directions.
 
     An interchange intervention (Geiger et al. 2021, §3) between the circuit and the full model on the same prompt
@@ -152,23 +154,24 @@ def interchange(subject: Observed, criterion: Criterion) -> Interchange:
     Args:
         subject: the circuit, on some report examples.
         criterion: the stated bounds.
+        told: called with what is being computed.
 
     Returns:
         ``into_full``: the full model with the circuit's values; ``into_circuit``: the circuit with the full model's.
     """
     return Interchange(
-        into_full=_exchange(subject, subject.whole, subject, criterion),
-        into_circuit=_exchange(subject, subject, subject.whole, criterion),
+        into_full=_exchange(subject, subject.whole, subject, criterion, told),
+        into_circuit=_exchange(subject, subject, subject.whole, criterion, told),
     )
 
 
-def _exchange(subject: Observed, host: Observed, guest: Observed, criterion: Criterion) -> Exchange:
+def _exchange(subject: Observed, host: Observed, guest: Observed, criterion: Criterion, told: Told) -> Exchange:
     """The run of ``host`` with the circuit's nodes of one site at a time as in the run of ``guest``."""
-    taken = guest.recorded(list(subject.nodes))
-    values = {
-        site: subject.measured(host.patched({site: exchanged(taken[site], channels)}))
-        for site, channels in subject.nodes.items()
-    }
+    other = guest.recorded(list(subject.nodes))
+    values = {}
+    for site, channels in subject.nodes.items():
+        told("interchange")
+        values[site] = subject.measured(host.patched({site: taken(other[site], channels)}))
     values = values or {"": subject.measured(host.logits())}  # an empty circuit has nothing to exchange
     sites = {
         site: SiteScore(**rounded({name: each[name] for name in ("task_loss", "accuracy", "kl")}))
@@ -177,7 +180,7 @@ def _exchange(subject: Observed, host: Observed, guest: Observed, criterion: Cri
     return extended(Exchange, worst_of(list(values.values()), criterion), sites=sites)
 
 
-def random_halves(subject: Observed, criterion: Criterion) -> Worst:
+def random_halves(subject: Observed, criterion: Criterion, told: Told = silent) -> Worst:
     """The circuit with random halves of all other edges ablated and the other halves in place.
 
     Parts that cancel out are missed by ablating everything at once; a half that holds one and not the other shows them.
@@ -185,31 +188,36 @@ def random_halves(subject: Observed, criterion: Criterion) -> Worst:
     Args:
         subject: the circuit, on some report examples.
         criterion: the stated bounds.
+        told: called with what is being computed.
 
     Returns:
         The worst values over all halves, and how many halves meet the criterion.
     """
     values = []
     for seed in range(HALVES):
+        told("random halves")
         draw = torch.rand(len(subject.kept), generator=torch.Generator().manual_seed(seed)) < 0.5
         values.append(subject.measured(subject.keeping(subject.kept | draw).logits()))
     return worst_of(values, criterion)
 
 
-def relaxation(subject: Observed, criterion: Criterion) -> Relaxation:
+def relaxation(subject: Observed, criterion: Criterion, told: Told = silent) -> Relaxation:
     """The way from the circuit to the full model: all other edges opened together, a tenth at a time.
 
     Args:
         subject: the circuit, on some report examples.
         criterion: the stated bounds.
+        told: called with what is being computed.
 
     Returns:
         ``task_loss`` and ``accuracy`` at each step, from closed to open, and the worst values.
     """
     values = []
     for step in range(STEPS + 1):
+        told("relaxation")
         shares = torch.where(subject.kept, 1.0, step / STEPS)
-        values.append(subject.measured(subject.keeping(shares).logits()))
+        run = {0: subject, STEPS: subject.whole}.get(step) or subject.keeping(shares)
+        values.append(subject.measured(subject.full if run is subject.whole else run.logits()))
     loss, right = (tuple(round(each[name], DIGITS) for each in values) for name in ("task_loss", "accuracy"))
     return extended(Relaxation, worst_of(values, criterion), task_loss=loss, accuracy=right)
 

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from sparselit.circuits.claims import KeptPlace, SearchedNull
 from sparselit.circuits.criterion import Criterion, holds, is_relative, margin
-from sparselit.circuits.evidence.null_targets import NAMES, null_bounds, relabelled, subject_of
+from sparselit.circuits.evidence.null_targets import applicable, null_bounds, relabelled, subject_of
 from sparselit.circuits.evidence.scores import rounded
 from sparselit.circuits.search import Found, Progress, Search
 from sparselit.circuits.search.learned import furthest
 from sparselit.circuits.search.node_masks import heaviside
 from sparselit.circuits.search.problem import Problem
-from sparselit.errors import SparselitError
 
 #: Longest that the search of one null may take; a later end makes its size an upper bound, not ``complete``.
 SECONDS = 300.0
@@ -73,11 +72,8 @@ def searched_nulls(
     """
     bounds = null_bounds(problem.criterion, problem.values(kept)["task_loss"])
     found = {}
-    for name in NAMES:
-        try:
-            null = null_problem(name, problem, bounds)
-        except SparselitError:
-            continue
+    for name in applicable(problem.model, problem.discovery):
+        null = null_problem(name, problem, bounds)
         found[name] = _searched(null, search, progress, time.monotonic() + seconds)
     return found
 

@@ -79,6 +79,18 @@ def subject_of(name: str, model: Transformer, examples: Examples) -> tuple[Trans
     return model, other
 
 
+def applicable(model: Transformer, examples: Examples) -> list[str]:
+    """The nulls that a model and a task have, by name."""
+    found = []
+    for name in NAMES:
+        try:
+            subject_of(name, model, examples)
+        except SparselitError:
+            continue
+        found.append(name)
+    return found
+
+
 @torch.no_grad()
 def relabelled(model: Transformer, examples: Examples, other: Examples) -> Tensor:
     """What a faithful circuit for a null would give: the model's answer logits with two of them exchanged.

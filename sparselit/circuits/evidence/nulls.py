@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparselit.circuits.claims import Drawn, Nulls, NullScore, Orders, extended
 from sparselit.circuits.criterion import Criterion, holds, measure
-from sparselit.circuits.evidence.scores import DIGITS, meets, score
+from sparselit.circuits.evidence.scores import DIGITS, Told, meets, score, silent
 from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.examples import Examples
 from sparselit.model.transformer import Transformer
@@ -22,11 +22,13 @@ NULL_EXAMPLES = 1024
 RANDOM_CIRCUITS = 20
 RANDOM_ORDERS = 3
 ORDER_EXAMPLES = 256
+#: Examples after which a random order's prefix is given up first; most are hopeless by far.
+FIRST_OF_ORDER = 16
 #: Edges of the nearest magnitudes among which a matched one is drawn.
 NEAREST = 8
 
 
-def nulls(circuit: Subnetwork, report: Examples, reference: Tensor, criterion: Criterion) -> Nulls:
+def nulls(circuit: Subnetwork, report: Examples, reference: Tensor, criterion: Criterion, told: Told = silent) -> Nulls:
     """What the same criterion says where there is nothing to find.
 
     ``random_circuits``: as many random edges of each matrix as the circuit has. ``magnitude_matched``: other edges of
@@ -39,18 +41,19 @@ def nulls(circuit: Subnetwork, report: Examples, reference: Tensor, criterion: C
         report: the report split, of which the first examples are used.
         reference: the full model's logits on it.
         criterion: the stated bounds.
+        told: called with what is being computed.
     """
     report, full = report.select(slice(0, NULL_EXAMPLES)), reference[:NULL_EXAMPLES]
     few = report.select(slice(0, ORDER_EXAMPLES))
-    needed = [_edges_needed(circuit, seed, few, full, criterion) for seed in range(RANDOM_ORDERS)]
+    needed = [_edges_needed(circuit, seed, few, full, criterion, told) for seed in range(RANDOM_ORDERS)]
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(report.answer), generator=generator).to(report.answer.device)
     shuffled = report._replace(answer=report.answer[order], wrong=report.wrong[order])
-    with torch.no_grad():
-        untrained = untrained_model(circuit.model)(report.tokens, report.length - 1)
+    told("untrained model")
+    untrained = circuit.engine.answers_of(untrained_model(circuit.model), report)
     return Nulls(
-        random_circuits=_drawn(random_circuit, circuit, report, full, criterion),
-        magnitude_matched=_drawn(matched_circuit, circuit, report, full, criterion),
+        random_circuits=_drawn(random_circuit, circuit, report, full, criterion, told),
+        magnitude_matched=_drawn(matched_circuit, circuit, report, full, criterion, told),
         random_orders=Orders(edges_needed=tuple(needed), median=int(statistics.median(needed)), n=len(few.answer)),
         shuffled_answers=_null(full, shuffled, full[order], criterion),
         untrained_model=_null(untrained, report, full, criterion),
@@ -63,10 +66,13 @@ def _drawn(
     examples: Examples,
     reference: Tensor,
     criterion: Criterion,
+    told: Told,
 ) -> Drawn:
     """The best and the middle of some random circuits."""
-    drawn = [circuit.keeping(draw(circuit, seed)) for seed in range(RANDOM_CIRCUITS)]
-    draws = [measure(each.logits(examples), examples, reference) for each in drawn]
+    draws = []
+    for seed in range(RANDOM_CIRCUITS):
+        told("random circuits")
+        draws.append(measure(circuit.keeping(draw(circuit, seed)).logits(examples), examples, reference))
     losses = sorted(draw["task_loss"] for draw in draws)
     return Drawn(
         draws=len(draws),
@@ -139,16 +145,19 @@ def _nearest(size: Tensor, target: Tensor, left: Tensor) -> list[int]:
     return nearest
 
 
-def _edges_needed(circuit: Subnetwork, seed: int, examples: Examples, reference: Tensor, criterion: Criterion) -> int:
+def _edges_needed(
+    circuit: Subnetwork, seed: int, examples: Examples, reference: Tensor, criterion: Criterion, told: Told
+) -> int:
     """Smallest prefix of a random order at which the criterion holds, by bisection (exact where it is monotone)."""
     total = len(circuit.edges)
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     low, high = 0, total
     while low < high:
+        told("random orders")
         middle = (low + high) // 2
         prefix = torch.zeros(total, dtype=torch.bool)
         prefix[order[:middle]] = True
-        if meets(circuit.keeping(prefix), examples, reference[: len(examples.answer)], criterion):
+        if meets(circuit.keeping(prefix), examples, reference[: len(examples.answer)], criterion, FIRST_OF_ORDER):
             high = middle
         else:
             low = middle + 1
@@ -172,4 +181,5 @@ def untrained_model(model: Transformer, seed: int = 0) -> Transformer:
                 project_(parameter, count)
             else:
                 parameter.zero_()
-    return fresh.to(next(model.parameters()).device).eval()
+    weight = next(model.parameters())
+    return fresh.to(weight.device, weight.dtype).eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,12 @@ from sparselit.statistics.intervals import bootstrap, wilson
 DIGITS = 6
 #: Metrics whose mean has a bootstrap interval; an accuracy has Wilson's.
 RESAMPLED = ("task_loss", "answer_loss", "kl")
+#: Called with the name of what is computed next.
+Told = Callable[[str], None]
+
+
+def silent(part: str) -> None:
+    """Tell nobody."""
 
 
 def rounded(values: Mapping[str, float]) -> dict[str, float]:
@@ -79,7 +85,9 @@ def by_stratum(logits: Tensor, examples: Examples, reference: Tensor, strata: li
     return {name: score(logits[c], examples.select(c), reference[c]) for name, c in chosen.items() if c.any()}
 
 
-def meets(circuit: Subnetwork, examples: Examples, reference: Tensor, criterion: Criterion) -> bool:
+def meets(
+    circuit: Subnetwork, examples: Examples, reference: Tensor, criterion: Criterion, first: int | None = None
+) -> bool:
     """Whether the criterion holds with only the circuit's edges; stops where it is hopeless.
 
     Args:
@@ -87,8 +95,9 @@ def meets(circuit: Subnetwork, examples: Examples, reference: Tensor, criterion:
         examples: the examples.
         reference: the full model's answer logits on them (example, vocabulary).
         criterion: bounds that must all hold.
+        first: examples after which it may stop first, see :class:`Evaluation`.
     """
-    return Evaluation(criterion, lambda part: circuit.logits(examples.select(part)), examples, reference).holds()
+    return Evaluation(criterion, lambda part: circuit.logits(examples.select(part)), examples, reference, first).holds()
 
 
 def worst_of(values: list[dict[str, float]], criterion: Criterion) -> Worst:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sparselit.circuits.run.compaction import Compacted, left_out, sums
+from sparselit.circuits.run.distinct import Distinct, distinct
 from sparselit.circuits.run.masked import Context, contribution, instead, into, masked_logits
 from sparselit.circuits.run.rows import Rows
 from sparselit.data.examples import Examples
@@ -35,6 +36,7 @@ class Known:
         arriving: what arrives at each target site on the corrupted prompts, under resample.
         streams: by norm, what it sees on the corrupted prompts, under resample.
         rests: by norm, sum and sum of squares of what it does not see.
+        back: (example,) which of ``tokens`` stands for each prompt, where those that look the same are run once.
     """
 
     tokens: Tensor
@@ -44,6 +46,7 @@ class Known:
     arriving: Mapping[str, Rows] = field(default_factory=dict)
     streams: Mapping[str, Rows] = field(default_factory=dict)
     rests: Mapping[str, Rows] = field(default_factory=dict)
+    back: Tensor | None = None
 
 
 @torch.no_grad()
@@ -192,7 +195,7 @@ def compacted_logits(
     if small.simple:
         masks = small.edges.masks(shares)
         context = Context(small.replacement, known.tokens, known.at, scales=known.scales)
-        return masked_logits(small.model, masks, context, resume, masks)
+        return _each(masked_logits(small.model, masks, context, resume, masks), known)
     weights = small.edges.masks(small.values * shares)
     replaced, before = dict(weights), {}
     if small.replacement.ablation.kind != "zero":
@@ -205,7 +208,12 @@ def compacted_logits(
                 before[site] = rows.adding(known.tokens, known.at)
     frozen = {site: instead(scale) for site, scale in known.scales.items()}
     with small.model.sites.edited(before=before, after=frozen), _telling(small, known):
-        return functional_call(small.model, replaced, (known.tokens, known.at, resume), tie_weights=False)
+        return _each(functional_call(small.model, replaced, (known.tokens, known.at, resume), tie_weights=False), known)
+
+
+def _each(logits: Tensor, known: Known) -> Tensor:
+    """The logits of every prompt."""
+    return logits if known.back is None else logits[known.back]
 
 
 def _bias_of(site: str) -> str:
@@ -271,6 +279,42 @@ def _left(rows: Rows, known: Known) -> Callable[[Tensor], tuple[Tensor, Tensor]]
     return told
 
 
+def known_in(small: Compacted, known: Context) -> Known:
+    """:func:`known_of` prompts of which the full model's context is known.
+
+    Args:
+        small: the compacted model.
+        known: the context.
+    """
+    if small.replacement.ablation.kind != "resample":
+        return Known(known.tokens, known.at, known.scales, arriving=small.arriving, rests=small.rests)
+    live = replace(small.replacement.ablation, norm="live")  # the scales are known
+    again = replace(small, replacement=replace(small.replacement, ablation=live))
+    return replace(known_of(again, known.tokens, known.at, known.sources["token"]), scales=known.scales)
+
+
+def kinds_of(small: Compacted, some: Examples) -> Distinct:
+    """The prompts that differ to a compacted model; all of them where the ablation depends on the prompt.
+
+    Args:
+        small: the compacted model.
+        some: the examples, whose answers are wanted.
+    """
+    ablation = small.replacement.ablation
+    if ablation.kind == "resample" or ablation.norm == "frozen" or ablation.per == "token":
+        return Distinct(some.tokens, some.length - 1, None)
+    return distinct(some.tokens, some.length - 1, small.edges)
+
+
+def known_kinds(small: Compacted, kinds: Distinct, part: slice = slice(None)) -> Known:
+    """:func:`known_of` some of the :func:`kinds_of` prompts, where there are fewer of them than prompts."""
+    back = kinds.back if part == slice(None) else None
+    return Known(kinds.tokens[part], kinds.at[part], arriving=small.arriving, rests=small.rests, back=back)
+
+
 def known_portion(small: Compacted, some: Examples) -> Known:
-    """:func:`known_of` some examples, whose answers are wanted."""
-    return known_of(small, some.tokens, some.length - 1, some.corrupted)
+    """:func:`known_of` some examples, whose answers are wanted; those that look the same are run once."""
+    kinds = kinds_of(small, some)
+    if kinds.back is None:
+        return known_of(small, some.tokens, some.length - 1, some.corrupted)
+    return known_kinds(small, kinds)

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from sparselit.circuits.run.ablation import Replacement
 from sparselit.circuits.run.channels import Channels, channels_for
 from sparselit.circuits.run.closed import Closed
+from sparselit.circuits.run.patch import Patch
 from sparselit.circuits.run.rows import Rows
 from sparselit.model.norm import Norm
+from sparselit.model.site_table import site as site_row
 from sparselit.model.sites import Site
 from sparselit.model.transformer import Attention, Transformer
 from sparselit.model.wiring import Edges
@@ -55,6 +57,11 @@ class Compacted:
         """The full model's channel in each place of a target or source site; -1 where it is empty."""
         kind = _site_kind(site)
         return torch.arange(self.full.sites[site].width) if kind is None else self.places[kind]
+
+    def patch(self, site: str, patch: Patch) -> Patch:
+        """A patch of a site of the full model, whose channels are all in the small one."""
+        place = {channel: i for i, channel in enumerate(self.at_site(site).tolist()) if channel >= 0}
+        return Patch([place[channel] for channel in patch.channels], patch.values)
 
     @cached_property
     def norms(self) -> dict[str, Norm]:
@@ -99,13 +106,9 @@ class Compacted:
         found = {}
         for name in self.edges.names:
             if name in self.replacement.means:
-                source = self.edges.bundles[name].source
-                table = self.replacement.means[name]
-                found[name] = (
-                    table
-                    if source in ("token", "position")
-                    else Rows("all", table).channels(self.at_site(source)).table
-                )
+                source, table = self.edges.bundles[name].source, self.replacement.means[name]
+                whole = source in ("token", "position")
+                found[name] = table if whole else Rows("all", table).channels(self.at_site(source)).table
         return found
 
     @cached_property
@@ -207,13 +210,10 @@ def _padded(index: Tensor, slots: int) -> Tensor:
 
 def _site_kind(site: str) -> str | None:
     """Which channels a site counts, in the words of :func:`_axes`."""
-    if site == "positions":
-        return "concatenated"
-    if site in ("embed", "unembed.in") or site.endswith((".out", ".residual")):
-        return "residual"
-    if site.endswith(".in"):
-        return "read"
-    return site.rpartition(".")[0] if site.startswith("layers.") else None
+    row = site_row(site)
+    if row.axis in ("head", "neuron"):
+        return row.prefix
+    return row.axis if row.axis in ("residual", "concatenated", "read") else None
 
 
 def _axes(name: str) -> tuple[str | None, ...]:

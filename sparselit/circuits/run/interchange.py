@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.run.patch import patched, taken
 from sparselit.data.examples import Examples
-from sparselit.model.sites import Edit
 
 
 @torch.no_grad()
@@ -31,24 +31,7 @@ def flip_rate(engine: NaiveEngine, kept: Tensor, examples: Examples, nodes: Mapp
     at, sites = examples.length - 1, engine.model.sites
     with sites.recorded(nodes) as corrupted:
         engine.run(kept, examples.corrupted, at, examples.tokens)
-    taken = {site: exchanged(corrupted[site].clone(), list(channels)) for site, channels in nodes.items()}
-    with sites.edited(after=taken):
+    edits = {site: patched(taken(corrupted[site], channels)) for site, channels in nodes.items()}
+    with sites.edited(after=edits):
         logits = engine.run(kept, examples.tokens, at, examples.corrupted)
     return float((logits.argmax(-1) == examples.wrong).float().mean())
-
-
-def exchanged(other: Tensor, channels: Sequence[int]) -> Edit:
-    """The edit that gives some channels of a site their values in another run.
-
-    Args:
-        other: the other run's activation, (example, position, channel).
-        channels: those that are replaced.
-    """
-    channels = list(channels)
-
-    def edit(x: Tensor) -> Tensor:
-        x = x.clone()
-        x[..., channels] = other[..., channels]
-        return x
-
-    return edit

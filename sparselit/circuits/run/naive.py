@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from sparselit.circuits.run.ablation import Ablation, Norm, Replacement, as_ablation, prepare
 from sparselit.circuits.run.masked import Context, context, masked_logits
+from sparselit.circuits.run.patch import Patch, patched
 from sparselit.data.examples import Examples
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges
 
 CHUNK = 2048  # examples per forward pass
 _Engine = TypeVar("_Engine", bound="NaiveEngine")
+
+
+class Ran(NamedTuple):
+    """What one run gives.
+
+    Attributes:
+        logits: answer logits (example, vocabulary).
+        records: activations (example, position, channel) by site.
+    """
+
+    logits: Tensor
+    records: Mapping[str, Tensor]
 
 
 class NaiveEngine:
@@ -106,6 +119,39 @@ class NaiveEngine:
             Logits (batch, position, vocabulary); with ``at``, (batch, vocabulary).
         """
         return masked_logits(self.model, self.masks(kept), context(self.model, self.replacement, tokens, at, corrupted))
+
+    @torch.no_grad()
+    def answers_of(self, model: Transformer, examples: Examples) -> Tensor:
+        """Answer logits (example, vocabulary) of another model, nothing ablated.
+
+        Args:
+            model: the other model.
+            examples: the prompts.
+        """
+        logits: Tensor = model(examples.tokens, examples.length - 1)
+        return logits
+
+    @torch.no_grad()
+    def observe(
+        self,
+        kept: Tensor,
+        known: Context,
+        record: Sequence[str] = (),
+        patches: Mapping[str, Patch] | None = None,
+        resume: tuple[int, Tensor] | None = None,
+    ) -> Ran:
+        """Answer logits and activations of one run in which channels may have the values of another.
+
+        Args:
+            kept: boolean (edge,), or shares in [0, 1].
+            known: :meth:`context` of the prompts.
+            record: sites whose activations are wanted.
+            patches: by site, the channels with values that are not their own.
+            resume: where to begin, see :meth:`Transformer.forward`.
+        """
+        sites, edits = self.model.sites, {site: patched(patch) for site, patch in (patches or {}).items()}
+        with sites.edited(after=edits), sites.recorded(record) as records:
+            return Ran(masked_logits(self.model, self.masks(kept), known, resume), records)
 
     def _answers(
         self,

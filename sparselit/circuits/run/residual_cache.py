@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparselit.circuits.run.blocks import blocks_below, residual_sites
 from sparselit.model.wiring import Edges
 
 #: Sets evaluated against one after which its streams are worth a forward pass of their own.
@@ -27,10 +28,10 @@ class Streams:
 
     def __init__(self, edges: Edges, kept: Tensor, n_layers: int) -> None:
         self.kept = kept
-        self.sites = [f"layers.{i}.{block}.residual" for i in range(n_layers) for block in ("attn", "mlp")]
+        self.sites = residual_sites(n_layers)
         self.records: dict[int, dict[str, Tensor]] = {}
         self._edges = edges
-        self._below = torch.tensor([_blocks_below(name, 2 * n_layers) for name in edges.names])
+        self._below = torch.tensor([blocks_below(name, 2 * n_layers) for name in edges.names])
         self._questions = 0
 
     def shared_blocks(self, kept: Tensor) -> int:
@@ -52,11 +53,3 @@ class Streams:
             The residual stream (example, position, channel).
         """
         return self.records[start][self.sites[blocks - 1]]
-
-
-def _blocks_below(name: str, blocks: int) -> int:
-    """How many blocks are computed before a matrix or bias acts."""
-    if name.startswith("layers."):
-        _, layer, block, *_ = name.split(".")
-        return 2 * int(layer) + (block == "mlp")
-    return blocks if name.startswith(("unembed.", "bigram.")) else 0

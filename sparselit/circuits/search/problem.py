@@ -70,13 +70,14 @@ class Problem(OnEngine):
     ) -> None:
         if not criterion:
             raise SparselitError("the criterion is empty; give at least one {metric, at_most | at_least}")
-        self.engine = FastEngine(engine.model, engine.edges, engine.replacement, discovery)
+        fast = engine if isinstance(engine, FastEngine) else FastEngine(engine.model, engine.edges, engine.replacement)
+        self.engine = fast.on(discovery)
         self.discovery = discovery
         self.criterion: Sequence[Bound] = tuple(criterion)
         self.granularity = granularity
         self.cost = Cost()
         if reference is None and is_relative(self.criterion):
-            reference = self.naive_logits(self.all_edges(), discovery)
+            reference = self.engine.full(discovery)
         self.reference = reference
 
     @classmethod
@@ -167,14 +168,20 @@ class Problem(OnEngine):
         """
         return self.engine.soft_logits(shares, examples)
 
-    def evaluation(self, kept: Tensor) -> Evaluation:
-        """The criterion on the discovery split with only ``kept`` edges; reading it twice counts once."""
+    def evaluation(self, kept: Tensor, everything: bool = False) -> Evaluation:
+        """The criterion on the discovery split with only ``kept`` edges; reading it twice counts once.
+
+        Args:
+            kept: boolean (edge,).
+            everything: whether every metric is computed; otherwise those of the criterion.
+        """
         self.cost.evaluations += 1
 
         def count() -> None:
             self.cost.forwards += 1
 
-        return Evaluation(self.criterion, self.engine.portions(kept, count), self.discovery, self.reference)
+        portions = self.engine.portions(kept, count)
+        return Evaluation(self.criterion, portions, self.discovery, self.reference, everything=everything)
 
     def works(self, kept: Tensor) -> bool:
         """Whether the criterion holds on the discovery split with only ``kept`` edges."""
@@ -182,4 +189,4 @@ class Problem(OnEngine):
 
     def values(self, kept: Tensor) -> dict[str, float]:
         """Every metric on the discovery split with only ``kept`` edges."""
-        return self.evaluation(kept).values()
+        return self.evaluation(kept, everything=True).values()

@@ -12,6 +12,7 @@ EXPERIMENT = {
 COMMAND_MODULES = {
     "tasks": "list the tasks that can be trained on",
     "configs": "list the experiments that come with sparselit",
+    "models": "list the trained models that come with sparselit",
     "runs": "list runs with their accuracy, density and circuit size",
     "convert": "turn a checkpoint of OpenAI's circuit_sparsity into ours, or back",
     "density": "show the share of non-zero weights of each tensor of a checkpoint",

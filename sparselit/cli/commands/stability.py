@@ -14,6 +14,7 @@ from sparselit.errors import SparselitError
 from sparselit.report.facts import shortened
 from sparselit.report.progress import display
 from sparselit.runs.atomic import write_text
+from sparselit.runs.plain_file import read_json
 
 FORMAT, VERSION = "sparselit-stability", 1
 
@@ -122,7 +123,7 @@ def _earlier(output: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     if not output.exists():
         return []
     try:
-        there = json.loads(output.read_text(encoding="utf-8"))
+        there = read_json(output)
         same = all(there[key] == content[key] for key in ("format", "version", "circuit", "search", "seed"))
         runs = list(there["runs"])
         same = same and [run["seed"] for run in runs] == [content["seed"] + i for i in range(len(runs))]

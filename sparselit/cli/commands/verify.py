@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
-from sparselit.report.facts import counted, percent, size_text, unit_of
+from sparselit.report.facts import counted, hanging, percent, size_text, unit_of
 from sparselit.report.progress import display
 
 
@@ -23,7 +23,7 @@ def run(argv: list[str]) -> None:
     from sparselit.circuits.verify import verify
 
     with display(f"verifying {options.circuit}") as shown:
-        verdict = verify(Path(options.circuit), shown.counting)
+        verdict = verify(Path(options.circuit), shown.counting, shown.doing)
     text = json.dumps(verdict, indent=1, ensure_ascii=False) if options.json else "\n".join(verdict_lines(verdict))
     sys.stdout.write(text + "\n")
     if not (verdict["holds"] and verdict["minimal"]):
@@ -33,22 +33,37 @@ def run(argv: list[str]) -> None:
 
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """The verdict of :func:`sparselit.circuits.verify.verify` for a person, one fact in a line."""
-    from sparselit.circuits.run.ablation import as_ablation  # torch is slow to import
+    from sparselit.circuits.circuit import FOR_THE_RECORD  # torch is slow to import
+    from sparselit.circuits.run.ablation import as_ablation
 
     false = verdict["false_claims"]
     if verdict["holds"]:
         holds = "yes, the criterion is met on the report split; every claim is true"
+    elif not false:
+        holds = "NO, it did not generalise: a stated bound fails on the report split"
     else:
         holds = f"NO, {counted(len(false), 'false claim')}"
     unit = unit_of(verdict["granularity"])
     without = f"without any one {unit}" if verdict["minimal"] else f"not without every {unit}"
     minimal = f"{'yes' if verdict['minimal'] else 'NO'}, {without} the certificate's criterion fails"
-    if not verdict["units"]:
+    if not verdict["complete"]:
+        minimal = "unfinished, the search was ended before its certificate"
+    elif not verdict["units"]:
         minimal = f"yes, no {unit} can go: there is no {unit} in it"
+    edited = {
+        "broken": "BROKEN, the record was edited",
+        "none": f"none, as in all files of version {verdict['version']}",
+    }
+    digits = "at the digits that are written, this is the machine it was found on"
+    if not verdict["same_machine"]:
+        digits = "up to a tolerance for each figure, it was found elsewhere"
     lines = [
         f"holds        {holds}",
         *(f"  false      {name}" for name in false),
         f"minimal      {minimal}",
+        f"seal         {edited.get(verdict['seal'], 'intact, the record is as it was written')}",
+        f"compared     {digits}",
+        *hanging("unchecked    ", f"for the record only: {', '.join(FOR_THE_RECORD)}", 80),
         f"size         {size_text(verdict['edges'], verdict['nodes'], verdict['free'])}",
         f"ablation     {as_ablation(verdict['ablation'])}",
         f"report       accuracy {percent(verdict['accuracy'])}, task loss {verdict['task_loss']:.4f}, "

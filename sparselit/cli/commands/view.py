@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError
+from sparselit.runs.atomic import write_text
 from sparselit.runs.folder import CIRCUITS
 
 
@@ -42,9 +43,7 @@ def run(argv: list[str]) -> None:
     try:
         if not output.parent.is_dir():
             raise SparselitError(f"cannot write the page {output}: there is no folder {output.parent}")
-        from sparselit.report.page import write_page
-
-        write_page(output, text)
+        write_text(output, text)
     except OSError as error:
         raise SparselitError(f"cannot write the page {output}: {error.strerror}") from error
     sys.stdout.write(f"page  {output}\n")

@@ -14,14 +14,16 @@ from typing import Any
 
 from sparselit.cli.commands.configs import find_config
 from sparselit.cli.experiment import yaml_text
-from sparselit.cli.experiment.keys import CLASS_KEYS, DEFAULT_CLASSES
+from sparselit.cli.experiment.keys import CLASS_KEYS, DEFAULT_CLASSES, TRAINER_LISTS
 from sparselit.cli.experiment.trust import refuse_foreign
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, suggestion
 from sparselit.runs.folder import RunFolder
+from sparselit.runs.shipped import shipped_models
 
-LAST = "last"
+LAST, BEST = "last", "best"
 #: Options whose value is a text as it was typed, by command; ``--ckpt_path`` is one for all of them.
-TEXTS = {"predict": ("--prompt",), "discover": ("--output",)}
+TEXTS = {"fit": ("--init_from",), "predict": ("--prompt",), "discover": ("--output",)}
+_REPRODUCIBLE = "reproducible"
 _INFORMATION = ("-h", "--help", "--print_config")
 
 
@@ -47,12 +49,14 @@ class Arguments:
         config_files: those paths, in order.
         layers: settings in the order in which later ones win.
         texts: values by option that are text and no YAML, such as ``ckpt_path``.
+        reproducible: whether kernels are to be pinned, which has to happen before torch is loaded.
     """
 
     argv: list[str]
     config_files: list[Path]
     layers: list[Layer]
     texts: dict[str, str]
+    reproducible: bool = False
 
     @property
     def command(self) -> str:
@@ -72,7 +76,14 @@ def prepare(typed: list[str]) -> Arguments:
     ckpt_path = next((value for name, value in reversed(pairs) if name == "--ckpt_path"), None)
     if ckpt_path is not None and not ckpt_path.strip():
         raise SparselitError("--ckpt_path is empty; give a file, or last for the newest of the run that --config names")
+    if ckpt_path is not None and not Path(ckpt_path).exists() and ckpt_path in shipped_models():
+        from sparselit.interop.shipped import unpack  # torch is slow to import
+
+        ckpt_path = str(unpack(ckpt_path))
+        pairs = [(name, ckpt_path if name == "--ckpt_path" else value) for name, value in pairs]
     named = {name for name, value in pairs if value is not None}
+    if {"--ckpt_path", "--init_from"} <= named:
+        raise SparselitError("--ckpt_path goes on with all of a run, --init_from takes weights alone; give one of them")
     has_data = not named.isdisjoint(("--config", "-c", "--data", "--data.class_path"))
     goes_on = ckpt_path is not None and Path(ckpt_path).is_dir()  # in a run that says all about itself
     if command == "fit" and not has_data and not informs and not goes_on:
@@ -121,7 +132,9 @@ def prepare(typed: list[str]) -> Arguments:
     argv[1:1] = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if _lacks_class(key, contents, values)]
     layers = [Layer(name, dict(_settings(content))) for name, content in zip(sources, contents, strict=True)]
     layers.append(Layer("the command line", dict(_typed_settings(values))))
-    return Arguments(argv, files, layers, texts)
+    said = [content[_REPRODUCIBLE] for content in contents if _REPRODUCIBLE in content]
+    said += [yaml_text.load(value, name) for name, value in values if name == f"--{_REPRODUCIBLE}"]
+    return Arguments(argv, files, layers, texts, reproducible=said[-1:] == [True])
 
 
 def _is_table(setting: Any) -> bool:
@@ -142,10 +155,12 @@ def _lacks_class(key: str, contents: list[dict[str, Any]], values: list[tuple[st
 
 
 def _config_beside(command: str, ckpt_path: str) -> Path:
-    if ckpt_path == LAST:
-        raise SparselitError(f"{command} --ckpt_path last needs --config, which names the run; or give the file itself")
+    if ckpt_path in (LAST, BEST):
+        raise SparselitError(
+            f"{command} --ckpt_path {ckpt_path} needs --config, which names the run; or give the file itself"
+        )
     if not Path(ckpt_path).exists():
-        raise SparselitError(f"checkpoint {ckpt_path!r} does not exist")
+        raise SparselitError(f"checkpoint {ckpt_path!r} does not exist{suggestion(ckpt_path, list(shipped_models()))}")
     folder = RunFolder.of(Path(ckpt_path))
     if folder is None or not folder.config.is_file():
         from sparselit.runs.checkpoint_file import load_checkpoint  # torch is slow to import
@@ -195,6 +210,10 @@ def _refuse_beside_class(value: Any, source: str, key: str = "") -> None:
 
 
 def _settings(content: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
+    trainer = content.get("trainer")
+    for written in [written for name in TRAINER_LISTS for written in (name, f"{name}+")]:
+        if isinstance(trainer, dict) and written in trainer:
+            yield ("trainer", written), trainer[written]
     for key in CLASS_KEYS:
         value = content.get(key)
         if isinstance(value, str):
@@ -210,7 +229,8 @@ def _settings(content: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
 def _typed_settings(values: list[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
     for name, value in values:
         key, *path = name.removeprefix("--").replace(".init_args", "").split(".")
-        if key not in CLASS_KEYS:
+        is_list = key == "trainer" and len(path) == 1 and path[0].removesuffix("+") in TRAINER_LISTS
+        if key not in CLASS_KEYS and not is_list:
             continue
         try:
             setting = yaml_text.load(value, name)

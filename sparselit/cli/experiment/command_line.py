@@ -7,17 +7,27 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from sparselit.cli.commands import EXPERIMENT
 from sparselit.cli.experiment.arguments import Arguments
-from sparselit.cli.experiment.conflicts import LINKS, inline, refuse_length, refuse_linked, silent_changes
+from sparselit.cli.experiment.conflicts import (
+    LINKS,
+    check_name,
+    inline,
+    refuse_flags,
+    refuse_length,
+    refuse_linked,
+    refuse_precision,
+    replaced_lists,
+    silent_changes,
+)
 from sparselit.cli.experiment.discover_command import EXPLAINED
 from sparselit.cli.experiment.escaped import explained
-from sparselit.cli.experiment.help import experiment_help
+from sparselit.cli.experiment.help import OPTIONS, experiment_help
 from sparselit.cli.experiment.parser import ExperimentParser
+from sparselit.cli.experiment.reproducible import pin_torch
 from sparselit.cli.experiment.resume import Start, differences, find_start
 from sparselit.cli.experiment.trainer import ExperimentTrainer
 from sparselit.cli.experiment.values import plain_defaults, refuse_no_keys, refuse_values
@@ -90,12 +100,16 @@ class CommandLine(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Our keys first, then the trainer's long list."""
+        parser.add_argument("--name", type=str | None, default=None, help=OPTIONS["name"])
         parser.add_argument(
             "--threads",
-            type=PositiveInt | None,
+            type=int | None,
             default=None,
             help="CPU threads of torch; null for one per core. Small models are fast with 1, also on a busy machine.",
         )
+        parser.add_argument("--reproducible", type=bool, default=False, help=OPTIONS["reproducible"])
+        parser.add_argument("--init_from", type=str | None, default=None, help=OPTIONS["init_from"])
+        parser.add_argument("--compile", type=bool | dict[str, Any], default=False, help=OPTIONS["compile"])
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
         parser.set_defaults({"model": {"class_path": MODEL}})
@@ -109,6 +123,8 @@ class CommandLine(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, ExperimentParser)
+        if subcommand == "fit":
+            parser.add_argument("--allow_dense", type=bool, default=False, help=OPTIONS["allow_dense"])
         bases = {"data": Task, "model": LightningModule, **CALLBACK_KEYS}
         purpose = EXPLAINED if subcommand == "discover" else EXPERIMENT[subcommand]
         parser.help_text = lambda: experiment_help(parser, subcommand, purpose, SparseTransformer, bases, tuple(LINKS))
@@ -124,19 +140,26 @@ class CommandLine(LightningCLI):
             settings[key] = text  # no file, such as a run's config.yaml, undoes it
         refuse_linked(self.arguments.layers)
         refuse_no_keys(settings)
+        refuse_flags(settings.trainer)
         refuse_length(settings.trainer, self.config.subcommand)
+        refuse_precision(settings.trainer)
         refuse_values(settings)
         plain_defaults(settings)
-        if settings.get("threads") is not None:
+        if settings.reproducible and settings.compile:
+            raise SparselitError("reproducible: true pins kernels that compile replaces; set one of them to false")
+        if settings.reproducible:
+            self.notes += pin_torch(settings.threads)
+        elif settings.get("threads") is not None:
             torch.set_num_threads(settings.threads)
-        self.notes += silent_changes(settings, self.arguments.layers)
+        self.notes += (*silent_changes(settings, self.arguments.layers), *replaced_lists(self.arguments.layers))
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint, and let its hyper-parameters win over the configuration, saying so."""
         settings = self.config[self.config.subcommand]
         if not settings.get("ckpt_path"):
             return
-        self.start = find_start(settings.ckpt_path, self._root(settings), self._name(settings))
+        training = self.config.subcommand == "fit"
+        self.start = find_start(settings.ckpt_path, self._root(settings), self._name(settings), training)
         settings.ckpt_path = str(self.start.path)
         self.notes += self.start.notes
         self._adopt_hyper_parameters(self.start)
@@ -165,7 +188,10 @@ class CommandLine(LightningCLI):
         return Path(settings.trainer.get("default_root_dir") or Path.cwd()) / RUNS
 
     def _name(self, settings: Any) -> str:
-        """Name of the run: the first configuration file's, or else the task's."""
+        """Name of the run: the one that is given, or else the first configuration file's, or the task's."""
+        if settings.get("name") is not None:
+            check_name(settings.name)
+            return str(settings.name)
         if self.arguments.config_files:
             path = self.arguments.config_files[0]
             folder = RunFolder.of(path) if path.name == "config.yaml" else None

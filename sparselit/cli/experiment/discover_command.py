@@ -16,9 +16,11 @@ from sparselit.circuits.files import write_circuit
 from sparselit.cli.experiment.keys import DEFAULT_CLASSES
 from sparselit.data.behaviour import Behaviour
 from sparselit.errors import SparselitError
+from sparselit.model.precision import load_exactly, searchable
 from sparselit.model.transformer import Transformer
 from sparselit.runs.checkpoint_file import load_checkpoint
 from sparselit.runs.folder import CIRCUITS, PROMPTS, RunFolder, shown
+from sparselit.runs.plain_file import holds
 from sparselit.runs.timing import write_timing
 from sparselit.training.discovery import Discovery, transformer_of
 
@@ -32,7 +34,8 @@ is, byte for byte, the one that training writes at that step.
                       step=N.2.json, step=N.3.json and so on
 
 Ctrl-C ends the search with what it has, in step=N.partial.json, without a
-certificate. Exit code: 0 found, 1 there is no circuit, 130 ended by Ctrl-C"""
+certificate. Exit code: 0 found, 1 there is no circuit, 4 what was found did
+not generalise (a stated bound fails on the report split), 130 ended by Ctrl-C"""
 
 
 class Discovered(NamedTuple):
@@ -86,8 +89,8 @@ def search_checkpoint(
     behaviours = search.validate(model, data)
     for task, behaviour in behaviours.items():
         refuse_other_prompts(path.parent / task, behaviour, "write into another folder with --output FILE.json")
-    model.load_state_dict(content["state_dict"])
-    transformer = transformer_of(model).to(trainer.strategy.root_device)
+    load_exactly(model, content["state_dict"])
+    transformer = searchable(transformer_of(model).to(trainer.strategy.root_device))
     visible = trainer.progress_bar_callback is not None
     results: list[Discovered | NoCircuitError] = []
     for task, behaviour in behaviours.items():
@@ -148,7 +151,7 @@ def _write(path: Path, circuit: Circuit, model: Transformer, behaviour: Behaviou
             target = path if number == 1 else path.with_name(f"{path.stem}.{number}.json")
             trial = Path(temporary) / target.name
             write_circuit(trial, circuit, model, behaviour)
-            known = target.is_file() and target.read_bytes() == trial.read_bytes()
+            known = holds(target, trial.read_bytes())
             if known or replace or not target.exists():
                 write_circuit(target, circuit, model, behaviour)  # the same bytes; restores what is missing beside it
                 return target, known

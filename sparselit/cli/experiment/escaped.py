@@ -13,6 +13,13 @@ TRACEBACK = "SPARSELIT_TRACEBACK"
 #: Packages whose errors are answers to what the user has configured.
 _FOREIGN = {"lightning", "lightning_fabric", "lightning_utilities", "torch", "torchmetrics", "jsonargparse", "fsspec"}
 _FOREIGN |= {"tensorboard", "wandb", "mlflow", "rich", "tqdm", "psutil", "yaml"}
+#: Modules whose errors are about compiling.
+_COMPILERS = ("torch._dynamo", "torch._inductor")
+#: The modules of Lightning that hand the parts of a checkpoint to those that they belong to.
+_RESTORING = {
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.pytorch.utilities.migration.utils",
+}
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "std::bad_alloc")
 
 
@@ -34,8 +41,18 @@ def explained(error: Exception, training: bool, what: str = "") -> SparselitErro
         return SparselitError("out of memory: make the model (d_model, n_layers) or data.batch_size smaller")
     if isinstance(error, OSError) and error.filename and not training:
         return SparselitError(f"{error.filename}: {error.strerror}")
-    if training or not _is_foreign(error):
+    if training:
         return None
+    if not _RESTORING.isdisjoint(_modules(error)):
+        return SparselitError(
+            f"the checkpoint cannot be restored: {type(error).__name__}: {text}; it is damaged, or of another version"
+            f" or other settings\n({TRACEBACK}=1 shows where)"
+        )
+    if not _is_foreign(error):
+        return None
+    if type(error).__module__.startswith(_COMPILERS):
+        text = text.partition(" Set TORCH")[0]
+        return SparselitError(f"compile: {text}; compile: false goes without ({TRACEBACK}=1 shows where)")
     where = f"{what}: " if what else ""
     return SparselitError(f"{where}{type(error).__name__}: {text} ({TRACEBACK}=1 shows where)")
 
@@ -49,17 +66,18 @@ def sentence(error: Exception) -> str:
 def _is_foreign(error: Exception) -> bool:
     if isinstance(error, RuntimeError | OverflowError) and not isinstance(error, RecursionError):
         return True  # of torch's functions, which have no frame; ours raise none
-    for module in _modules(error):
+    for name in _modules(error):
+        module = name.partition(".")[0]
         if module not in sys.stdlib_module_names and module != "numpy":
             return module in _FOREIGN
     return False
 
 
 def _modules(error: Exception) -> Iterator[str]:
-    """The packages of the frames that an error went through, the innermost first."""
+    """The modules of the frames that an error went through, the innermost first."""
     names = []
     frame = error.__traceback__
     while frame is not None:
-        names.append(str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0])
+        names.append(str(frame.tb_frame.f_globals.get("__name__", "")))
         frame = frame.tb_next
     return reversed(names)

@@ -28,7 +28,12 @@ TRAINER = {
     "default_root_dir": "folder that holds runs/; default: the current one",
 }
 OPTIONS = {
-    "ckpt_path": "a checkpoint file, or `last`: the newest of this run; its folder is then used",
+    "name": "name of the run, whose folder is runs/NAME/version_0; default: that of the first configuration file",
+    "ckpt_path": "a checkpoint file, `last` (the newest of this run, whose folder is used) or `best` (of a monitor)",
+    "reproducible": "pin threads, algorithms and CPU kernels, so that other processors give the same digits; slower",
+    "allow_dense": "let weights of a sparse checkpoint grow back where nothing keeps them at zero",
+    "init_from": "begin with the weights alone of a checkpoint, a run or a folder to convert, as far as they fit",
+    "compile": "torch.compile for the forward pass of training; true, or a mapping of its arguments",
     "prompt": "the text to complete by one token; default: prompts of the report split",
     "n": "number of prompts from the report split, at least 1",
 }
@@ -57,7 +62,7 @@ def experiment_help(
         ("--seed_everything 0", "seed of weights, order and dropout"),
         ("--threads 1", "CPU threads of torch; null for one per core"),
     ]
-    rows += [(f"--{name}", text) for name, text in OPTIONS.items() if name in options]
+    rows += [(f"--{name}", text) for name, text in OPTIONS.items() if name in options and _serves(name, command)]
     rows.append(("--print_config", "show the merged configuration and stop (=skip_default: only what differs)"))
     blocks = [
         f"usage: sparselit {command} [--config NAME|FILE] [--KEY VALUE …]\n\n{purpose[0].upper()}{purpose[1:]}.\n"
@@ -84,6 +89,11 @@ def experiment_help(
         + "\n"
     )
     return "\n".join(blocks)
+
+
+def _serves(option: str, command: str) -> bool:
+    """Whether a command does anything with an option; all read those that a run's configuration holds."""
+    return command == "fit" or option not in ("init_from", "compile")
 
 
 def _class_rows(key: str, class_type: type, skip: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from sparselit.cli.experiment.callback_list import without_finders
+from sparselit.cli.experiment.escaped import TRACEBACK, sentence
+from sparselit.cli.terminal import say
+from sparselit.report.facts import counted
 from sparselit.report.summary import score_lines
 from sparselit.training.run_result import accuracies
 from sparselit.training.sparsifier import sparsifiers_of
 
 
-def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
+def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> tuple[dict[str, float], str]:
     """Test a trained model where model and data have what a test needs.
 
     Args:
@@ -21,13 +26,28 @@ def measure(trainer: Trainer, model: LightningModule, data: LightningDataModule 
         data: its data; None for none.
 
     Returns:
-        Logged values by name: those of the last validation, and those of the test.
+        Logged values by name, those of the last validation and those of the test; and why there is no test, where it
+        failed: whatever a callback does there, the training is done.
     """
-    metrics = last_validation(trainer)
+    metrics, problem = last_validation(trainer), ""
     if data is not None and is_overridden("test_step", model) and is_overridden("test_dataloader", data):
-        for found in trainer.test(model, datamodule=data, verbose=False):
-            metrics.update(found)
-    return metrics
+        try:
+            with without_finders(trainer):
+                for found in trainer.test(model, datamodule=data, verbose=False):
+                    metrics.update(found)
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            problem = f"the report split was not measured: {type(error).__name__}: {sentence(error)}"
+            say(f"problem: {problem}")
+    return metrics, problem
+
+
+def dry_run_text(trainer: Trainer) -> str:
+    """What ``fast_dev_run`` has done, in one line."""
+    steps = counted(trainer.global_step, "optimizer step")
+    batches = counted(sum(map(int, trainer.num_val_batches)), "validation batch", "validation batches")
+    return f"fast_dev_run: {steps} and {batches} without an error; nothing was written"
 
 
 def last_validation(trainer: Trainer) -> dict[str, float]:
@@ -36,8 +56,14 @@ def last_validation(trainer: Trainer) -> dict[str, float]:
 
 
 def problems(trainer: Trainer) -> list[str]:
-    """What the sparsity callbacks have found to be denser than it should be, one line each."""
-    return [text for sparsifier in sparsifiers_of(trainer) for text in sparsifier.promise.problems]
+    """Where the run has not kept or not reached the density that was configured, one line each."""
+    found = []
+    for sparsifier in sparsifiers_of(trainer):
+        promise = sparsifier.promise
+        found += promise.problems
+        if promise.shortfall and sparsifier.arrival.missed:
+            found.append(promise.shortfall)
+    return found
 
 
 def result_lines(results: Sequence[Mapping[str, float]]) -> str:

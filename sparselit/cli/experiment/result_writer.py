@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -13,7 +12,7 @@ from sparselit.cli.experiment.last_lines import last_validation
 from sparselit.report.facts import visible
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_text
-from sparselit.runs.folder import CIRCUITS, RunFolder, checkpoints_in
+from sparselit.runs.folder import CIRCUITS, RunFolder, checkpoint_files
 from sparselit.runs.result import Result, Seconds, Steps, digest
 from sparselit.training.discovery import Discovery
 from sparselit.training.run_checkpoint import RunCheckpoint
@@ -21,6 +20,7 @@ from sparselit.training.run_result import (
     accuracies,
     circuits,
     density,
+    losses,
     machine,
     problems_of,
     versions,
@@ -65,6 +65,7 @@ class ResultWriter:
         discovery = next((callback for callback in callbacks if isinstance(callback, Discovery)), None)
         checkpoint = next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)
         done = max(trainer.global_step, self.first)
+        metrics = last_validation(trainer) if metrics is None else metrics
         found, unreadable = circuits(self.folder.path / CIRCUITS, self.folder.path, done, discovery)
         result = Result(
             name=self.folder.label,
@@ -78,7 +79,8 @@ class ResultWriter:
                 round(checkpoint.seconds if checkpoint else time.monotonic() - self._began, 3),
                 round(discovery.seconds if discovery else 0.0, 3),
             ),
-            accuracies=accuracies(last_validation(trainer) if metrics is None else metrics),
+            accuracies=accuracies(metrics),
+            losses=losses(metrics),
             density=None if ended == "running" else density(model, trainer),
             circuits=found,
             checkpoint=self._newest(checkpoint),
@@ -93,10 +95,12 @@ class ResultWriter:
 
     def _newest(self, checkpoint: RunCheckpoint | None) -> str | None:
         """The last checkpoint, relative to the run folder where it lies inside."""
-        saved = checkpoints_in(Path(checkpoint.dirpath)) if checkpoint and checkpoint.dirpath else {}
+        if checkpoint is None or checkpoint.dirpath is None:
+            return None
+        saved = [checkpoint.last_path] if checkpoint.last_path else checkpoint_files(checkpoint.dirpath)
         if not saved:
             return None
-        path, folder = saved[max(saved)].absolute(), self.folder.path.absolute()
+        path, folder = saved[0].absolute(), self.folder.path.absolute()
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 

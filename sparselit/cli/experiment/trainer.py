@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.experiment.discover_command import Discovered, search_checkpoint
 from sparselit.errors import SparselitError
+from sparselit.model.precision import load_exactly
 from sparselit.runs.checkpoint_file import load_checkpoint
 
 
@@ -41,6 +45,42 @@ class Events(TensorBoardLogger):
         """Leave the file out."""
 
 
+#: Set to the number of the process that the user started, for those that DDP starts.
+_FIRST_PROCESS = "SPARSELIT_FIRST_PROCESS"
+#: Processes that train on any machine, however slowly.
+_FEW_PROCESSES = 8
+
+
+def refuse_processes(trainer: Trainer) -> None:
+    """Refuse ways of training in several processes whose steps, circuits or run folder would not come together.
+
+    Args:
+        trainer: its strategy is looked at.
+
+    Raises:
+        SparselitError: names the setting.
+    """
+    first, strategy = os.environ.setdefault(_FIRST_PROCESS, str(os.getpid())), trainer.strategy
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise SparselitError(
+            f"trainer.strategy: {type(strategy).__name__} with the start method {strategy.launcher._start_method!r} "
+            "trains in copies of this process,\nwhose circuits and result are lost with them; use strategy: ddp"
+        )
+    if trainer.num_nodes > 1:
+        raise SparselitError(
+            f"trainer.num_nodes must be 1, got {trainer.num_nodes}: a run has one folder on one machine"
+        )
+    cores = max(os.cpu_count() or 1, _FEW_PROCESSES)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.world_size > cores:
+        raise SparselitError(f"trainer.devices must be at most {cores} on this machine, got {trainer.world_size}")
+    environment = trainer._accelerator_connector.cluster_environment
+    if trainer.world_size > 1 and environment.creates_processes_externally and first == str(os.getpid()):
+        raise SparselitError(
+            f"{type(environment).__name__} has started several processes; start one: with trainer.devices it starts "
+            "the others itself"
+        )
+
+
 class ExperimentTrainer(Trainer):
     """A Trainer whose ``predict`` answers prompts in words, and that finds the circuit of a checkpoint."""
 
@@ -63,11 +103,16 @@ class ExperimentTrainer(Trainer):
             prompt: the text to complete by one token; default: prompts of the report split.
             n: number of prompts from the report split, at least 1.
         """
-        if not all(hasattr(datamodule, name) for name in ("encode", "decode", "split")):
+        if not all(hasattr(datamodule, name) for name in ("encode", "decode")):
             raise SparselitError(f"predict needs a sparselit.Task as data, not {type(datamodule).__name__}")
+        if prompt is None and not hasattr(datamodule, "split"):
+            raise SparselitError(f"{type(datamodule).__name__} has no prompts of its own; give --prompt TEXT")
         task: Any = datamodule
         if ckpt_path is not None:
-            model.load_state_dict(load_checkpoint(ckpt_path)["state_dict"])
+            content = load_checkpoint(ckpt_path)
+            load_exactly(model, content["state_dict"])
+            if (data := content.get(type(datamodule).__qualname__)) is not None:
+                task.load_state_dict(data)  # the vocabulary that the model was trained with
         model.eval()
         if prompt is not None:
             if not prompt:

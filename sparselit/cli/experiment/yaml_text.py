@@ -9,11 +9,16 @@ import yaml
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
 
 from sparselit.errors import SparselitError
+from sparselit.runs.plain_file import read_text
 
 #: The parser's own, which takes 1e3 for a number and a date for a text, unlike YAML 1.1.
 _ParserLoader: Any = get_yaml_default_loader()
+#: Bytes of the largest configuration.
+_LARGEST = 2**20
 #: Nested deeper than any experiment; the parser would end in a RecursionError.
 _DEEPEST = 50
+#: More values than any experiment has, aliases counted as often as they stand there.
+_MOST_VALUES = 100_000
 
 
 class _Loader(_ParserLoader):
@@ -59,7 +64,7 @@ def load(text: str, where: str) -> Any:
     """
     try:
         value = yaml.load(text, Loader=_Loader)
-        _refuse_depth(value, where)
+        _refuse_excess(value, where)
         return value
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -79,9 +84,9 @@ def read(path: Path) -> dict[str, Any]:
         SparselitError: it cannot be read, is not YAML, or holds no keys.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig", _LARGEST)
     except (OSError, UnicodeDecodeError) as error:
-        raise SparselitError(f"{path} cannot be read: {error}") from None
+        raise SparselitError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return keys(text, str(path))
 
 
@@ -106,10 +111,18 @@ def dump(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 
-def _refuse_depth(value: Any, where: str, depth: int = 0, path: tuple[int, ...] = ()) -> None:
-    if depth > _DEEPEST or id(value) in path:
-        raise SparselitError(f"{where}: nested too deeply")
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            if isinstance(part, dict | list):
-                _refuse_depth(part, where, depth + 1, (*path, id(value)))
+def _refuse_excess(value: Any, where: str) -> None:
+    """Refuse what is nested without end, or multiplies itself by aliases of aliases."""
+    parts, depth = [value], 0
+    seen = 0
+    while parts:
+        seen += len(parts)
+        if depth > _DEEPEST or seen > _MOST_VALUES:
+            raise SparselitError(f"{where}: " + ("nested too deeply" if depth > _DEEPEST else "too many values"))
+        parts = [
+            inner
+            for part in parts
+            if isinstance(part, dict | list)
+            for inner in (part.values() if isinstance(part, dict) else part)
+        ]
+        depth += 1

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.circuit import FOR_THE_RECORD, Circuit
 from sparselit.circuits.claims import Score, Worst
 from sparselit.circuits.criterion import holds
+from sparselit.circuits.evidence.assumptions import assumptions
 from sparselit.circuits.evidence.flags import FLAGS, HALF
 from sparselit.report.facts import counted, interval_text, percent, visible
-from sparselit.report.terminal import minimal
+from sparselit.report.terminal import DID_NOT_GENERALISE, minimal
 
 #: ``holds`` and ``fails`` only where a number was compared with a bound; all else is a measurement.
 Verdict = Literal["holds", "fails", ""]
@@ -42,6 +43,7 @@ class Row:
 def evidence_data(circuit: Circuit) -> dict[str, Any]:
     """The rows, and sentences on what is not shown."""
     rows = [
+        *_record(circuit),
         *_sufficient(circuit),
         *_necessary(circuit),
         *_nulls(circuit),
@@ -74,6 +76,14 @@ def _loss(section: str, claim: str, score: Score, verdict: Verdict = "") -> Row:
 
 def _ends(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+
+
+def _record(circuit: Circuit) -> Iterator[Row]:
+    section = "The record"
+    if circuit.seal == "broken":
+        yield Row(section, "it is as it was written", "seal broken: it was edited", "", "", "fails")
+    if not circuit.generalises:
+        yield Row(section, "what was found generalises", DID_NOT_GENERALISE, "", "", "fails")
 
 
 def _sufficient(circuit: Circuit) -> Iterator[Row]:
@@ -116,8 +126,8 @@ def _necessary(circuit: Circuit) -> Iterator[Row]:
     claim = (
         f"{minimal(certificate.granularity, len(certificate.removals))} under {bounds} on the {certificate.split} split"
     )
-    margin = f"smallest margin {certificate.min_margin:.3g}" if certificate.complete else "search was stopped"
-    yield Row(section, claim, margin, "", f"{certificate.n:,}", _judged(certificate.complete))
+    margin = f"smallest margin {certificate.min_margin:.3g}" if certificate.complete else "unfinished, search stopped"
+    yield Row(section, claim, margin, "", f"{certificate.n:,}", "holds" if certificate.complete else "")
 
 
 def _nulls(circuit: Circuit) -> Iterator[Row]:
@@ -196,11 +206,13 @@ def _flags(circuit: Circuit) -> Iterator[Row]:
 def not_shown(circuit: Circuit) -> list[str]:
     """Sentences on what the file holds no evidence for."""
     evidence = circuit.evidence
+    assumed = assumptions(circuit.ablation, circuit.criterion, circuit.certificate.granularity)
     sentences = [
         "Edges are removed one by one, never in pairs: two that stand in for each other would both look unnecessary.",
         "Another circuit that does as well may exist; `sparselit stability` searches again and again.",
-        f"Everything holds under {circuit.ablation} ablation only, and for the task's own prompts.",
+        *(f"Assumed of the {row.name}: {row}." for row in assumed),
     ]
+    sentences.append(f"For the record only, as nothing in the files can show it: {', '.join(FOR_THE_RECORD)}.")
     if not evidence.nulls.searched:
         sentences.append(
             "The size is not controlled: no search was run where there is nothing to find (evidence: full)."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sparselit.circuits.circuit import Circuit
@@ -15,7 +14,6 @@ from sparselit.report.page.evidence import evidence_data
 from sparselit.report.page.graph import graph_data
 from sparselit.report.page.html import page_text
 from sparselit.report.page.prompts import prompt_data
-from sparselit.runs.atomic import write_text
 
 VERSION = 1  # of the page's data; its script reads no other
 
@@ -54,15 +52,6 @@ def history_page(found: History) -> str:
     circuits = list(found.circuits.values())
     data = _data("history", circuits, [f"step {step:,}" for step in found.circuits])
     return page_text(f"{_title(circuits[-1])}, history", data)
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page; readers see the old file or the new one.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_text(path, text)
 
 
 def _data(kind: str, circuits: Sequence[Circuit], names: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@ const CELL = 48, SAMPLES = 20;
 class CanvasChart {
   constructor(host, on) {
     this.host = host; this.on = on;
-    this.root = h("canvas", { class: "chart", tabindex: 0, role: "application", "aria-label": "The circuit's graph. Arrow keys move between nodes, Enter pins one." });
+    this.root = h("canvas", { class: "chart", tabindex: 0, role: "application", "aria-label": "The circuit's graph. Arrow keys pin the next node, Escape lets it go." });
     this.over = h("canvas", { class: "chart over", "aria-hidden": "true" });
     host.append(this.root, this.over);
     this.now = d3.zoomIdentity;

@@ -99,7 +99,7 @@ const LEFT = 120;  // room for the names of the rows
 class SvgChart {
   constructor(host, on) {
     this.host = host; this.on = on;
-    this.root = h("svg:svg", { class: "chart", tabindex: 0, role: "application", "aria-label": "The circuit's graph. Arrow keys move between nodes, Enter pins one." });
+    this.root = h("svg:svg", { class: "chart", tabindex: 0, role: "application", "aria-label": "The circuit's graph. Arrow keys pin the next node, Escape lets it go." });
     this.world = h("svg:g"); this.root.append(this.world); host.append(this.root);
     this.zoom = d3.zoom().scaleExtent([0.03, 8]).on("zoom", (event) => {
       this.world.setAttribute("transform", event.transform);

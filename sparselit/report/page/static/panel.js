@@ -23,7 +23,7 @@ const nodeButton = (node) => h("button", { class: "link", onclick: () => change(
 
 function panel(frame) {
   const node = nodeById.get(view.pin), edge = edgeById.get(view.pin);
-  if (!node && !edge) return [h("h2", {}, "Nothing is pinned"), h("p", { class: "dim" }, "Point at a node or an edge to read it, click to pin it. Arrow keys and Enter do the same."), legend()];
+  if (!node && !edge) return [h("h2", {}, "Nothing is pinned"), h("p", { class: "dim" }, "Point at a node or an edge to read it, click to pin it. Arrow keys do the same."), legend()];
   const thing = node || edge;
   const head = [h("h2", {}, node ? kept.labels[node.id] || node.words : "edge " + edge.id), h("button", { class: "close", "aria-label": "unpin", onclick: () => change({ pin: "" }) }, "×")];
   const own = [
@@ -73,5 +73,5 @@ function legend() {
   const line = (kind, width) => h("svg:svg", { class: "sample", viewBox: "0 0 40 10", width: 40, height: 10, "aria-hidden": "true" }, h("svg:path", { class: "edge " + kind, d: "M1 5L39 5", "stroke-width": width }));
   return h("ul", { class: "legend" }, h("li", {}, line("positive", 3), " positive weight"), h("li", {}, line("negative", 3), " negative weight, dashed"),
     h("li", {}, line("positive", 5), ` thickest: ${number(largest[view.frame], 3)}`),
-    circuits.length === 2 ? h("li", {}, h("span", { class: "halo-sample" }), " edges of both circuits have a halo; nodes of one alone a double frame") : null);
+    circuits.length === 2 ? h("li", {}, h("span", { class: "halo-sample" }), " edges of both circuits have a halo; nodes of one alone a dashed frame") : null);
 }

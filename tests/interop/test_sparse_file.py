@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from sparselit.errors import SparselitError
-from sparselit.sparsity.export import from_bytes, to_bytes
+from sparselit.interop.sparse_file import from_bytes, to_bytes
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -68,11 +68,12 @@ def _compressed(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     rows = tensor.reshape(tensor.shape[0], -1)
     row, column = (rows.view(_INTEGERS[rows.element_size()]) != 0).nonzero(as_tuple=True)
     size = rows.element_size()
-    if 4 * (len(rows) + 1) + (4 + size) * len(row) >= size * rows.numel():
+    index = torch.int16 if rows.shape[1] <= 2**15 else torch.int32
+    if 4 * (len(rows) + 1) + (index.itemsize + size) * len(row) >= size * rows.numel():
         return None
     begin = torch.zeros(len(rows) + 1, dtype=torch.int64)
     begin[1:] = torch.bincount(row, minlength=len(rows)).cumsum(0)
-    return begin.to(torch.int32), column.to(torch.int32), rows[row, column]
+    return begin.to(torch.int32), column.to(index), rows[row, column]
 
 
 def _whole(shape: list[int], begin: Tensor, column: Tensor, value: Tensor) -> Tensor:
