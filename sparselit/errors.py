@@ -5,6 +5,7 @@ An argument is a finite number in a range; what is not is refused in one line th
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -23,12 +24,32 @@ LARGEST_RATE = 1000.0
 #: Words that people write for a key of ours whose letters are others.
 _SYNONYMS = {"stop": "end", "finish": "end", "until": "end", "target": "to", "final": "to", "first": "begin"}
 
+#: What a disk answers that is full, read-only, broken or another's.
+_DISK_FAULTS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+    if hasattr(errno, name)
+}
+
 
 class SparselitError(Exception):
     """A mistake that the user can mend; the command line prints its message in one or two lines and exits with code 2.
 
     The message says what is wrong, where, and what would be right.
     """
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """What a disk has refused, as ``FILE: No space left on device``; None where the error is another.
+
+    Args:
+        error: what was raised.
+    """
+    if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary"):
+        return f"the disk is full, or read-only: {error.strerror}"
+    if not isinstance(error, OSError) or error.errno not in _DISK_FAULTS:
+        return None
+    return f"{error.filename or 'a file of this run'}: {error.strerror}"
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

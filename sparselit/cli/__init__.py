@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from sparselit.cli.commands import COMMAND_MODULES, EXPERIMENT
 from sparselit.cli.terminal import text_only
-from sparselit.errors import SparselitError, suggestion
+from sparselit.errors import SparselitError, disk_fault, suggestion
 from sparselit.report.facts import visible
 
 __all__ = ["main"]
@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if (refusal := disk_fault(error)) is None:
+            raise
+        _fail(refusal)
 
 
 def _run(argv: list[str]) -> None:

@@ -35,9 +35,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise
+        refusal = error if isinstance(error, OSError) else error.__context__  # torch.save hides it behind its own
+        if not isinstance(refusal, OSError):
+            raise
+        refusal.filename = str(path)
+        raise refusal from None
     _flush_folder(path.parent)
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, disk_fault
 
 #: Set to anything, it shows the whole traceback of what would else be one line.
 TRACEBACK = "SPARSELIT_TRACEBACK"
@@ -28,7 +28,7 @@ def explained(error: Exception, training: bool, what: str = "") -> SparselitErro
 
     Args:
         error: what was raised.
-        training: whether a step was made; then only a lack of memory is explained.
+        training: whether a step was made; then only a lack of memory and a refusal of the disk are explained.
         what: the class that was being made, if one was.
 
     Returns:
@@ -39,6 +39,8 @@ def explained(error: Exception, training: bool, what: str = "") -> SparselitErro
     text = sentence(error)
     if isinstance(error, MemoryError) or any(part in str(error) for part in _NO_MEMORY):
         return SparselitError("out of memory: make the model (d_model, n_layers) or data.batch_size smaller")
+    if (refusal := disk_fault(error)) is not None:
+        return SparselitError(refusal)
     if isinstance(error, OSError) and error.filename and not training:
         return SparselitError(f"{error.filename}: {error.strerror}")
     if training:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from sparselit.cli.experiment.saved_config import saved_text
 from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events, refuse_processes
 from sparselit.cli.terminal import say
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, disk_fault
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_bytes, write_text
 from sparselit.runs.folder import CIRCUITS, RunFolder, shown
@@ -106,7 +106,17 @@ class Experiment(CommandLine):
             if refusal is None:
                 raise
             self._discard_folder()
-            raise refusal from error
+            raise self._with_advice(refusal, error) from error
+
+    def _with_advice(self, refusal: SparselitError, error: Exception) -> SparselitError:
+        """A refusal of the disk while training, with how to go on when it is mended."""
+        if disk_fault(error) is None or self.writer is None or self.folder is None:
+            return refusal
+        with suppress(OSError):  # the disk may refuse this as well
+            self._leave("failed", problem=str(refusal))
+        if not self.folder.checkpoints():
+            return refusal
+        return SparselitError(f"{refusal}; when that is mended, go on with:\n{self._resume_command()}")
 
     def _has_stepped(self) -> bool:
         trainer = getattr(self, "trainer", None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from pathlib import Path
 
 from sparselit.cli.terminal import say
+from sparselit.errors import disk_fault
 
 #: Lightning's folders whose messages answer to a setting: summaries, profiles, finders, ``verbose: true``.
 _SPEAKING = ("callbacks", "profilers", "tuner")
@@ -32,8 +34,16 @@ class _Spoken(logging.Handler):
 _SPOKEN = _Spoken()
 
 
+def _thread_failed(details: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writing thread meets a full disk by itself; the main thread meets it again, and says so."""
+    if details.exc_value is None or disk_fault(details.exc_value) is None:
+        threading.__excepthook__(details)
+
+
 def quieten() -> None:
     """Silence it for the rest of the process."""
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _thread_failed
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in (*(f"lightning.pytorch.{folder}" for folder in _SPEAKING), _SHARED):
