@@ -14,7 +14,7 @@ from sparselit.model.transformer import Transformer
 from sparselit.runs.atomic import write_atomically, write_text
 from sparselit.runs.checkpoint_file import newest_loadable
 from sparselit.runs.folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, checkpoint_files
-from sparselit.runs.shipped import SETTINGS, TOKENIZER, WEIGHTS, card, shipped_model, shipped_models
+from sparselit.runs.shipped import SETTINGS, TOKENIZER, WEIGHTS, card, is_shipped, shipped_model
 
 
 def load_model(source: str | Path) -> Transformer:
@@ -30,9 +30,9 @@ def load_model(source: str | Path) -> Transformer:
         >>> load_model("python_base").config["n_layers"]
         4
     """
-    path = Path(source)
-    if str(source) in shipped_models() and not path.exists():
+    if is_shipped(str(source)):
         return _shipped(str(source))
+    path = Path(source)
     folder = RunFolder.of(path) if path.is_dir() else None
     return Transformer.from_checkpoint(
         newest_loadable(checkpoint_files(folder.checkpoint_folder))[0] if folder else path

@@ -17,6 +17,11 @@ def shipped_models() -> dict[str, Path]:
     return {path.name: path for path in sorted(root.iterdir()) if (path / CARD).is_file()}
 
 
+def is_shipped(text: str) -> bool:
+    """Whether a text means a shipped model: it is the name of one, and no file or folder here is called so."""
+    return text in shipped_models() and not Path(text).exists()
+
+
 def shipped_model(name: str) -> Path:
     """The folder of one of them.
 

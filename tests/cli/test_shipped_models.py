@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,20 @@ def test_a_prompt_is_answered_by_name(sparselit: Command) -> None:
     outcome = sparselit("predict", "--ckpt_path", "python_base", "--prompt", "for i in range(len(x")
     assert outcome.code == 0, outcome.err
     assert "→ ')'" in outcome.out
+
+
+def test_its_density_by_name(sparselit: Command) -> None:
+    outcome = sparselit("density", "python_base", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["total"]["density"] < 0.06
+
+
+def test_a_run_begins_with_its_weights_by_name(sparselit: Command, folder: Path) -> None:
+    shape = ["--model.d_model", "256", "--model.n_heads", "4", "--model.n_layers", "1", "--trainer.max_steps", "1"]
+    outcome = sparselit("fit", "--config", "quick.yaml", "--init_from", "python_base", "--allow_dense", "true", *shape)
+    assert outcome.code in (0, 3), outcome.err
+    assert "weights of runs/python_base" in outcome.err
+    assert "init_from: python_base" in next(folder.glob("runs/quick/*/config.yaml")).read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,23 @@ from sparselit.cli.command_parser import PlainParser
 def run(argv: list[str]) -> None:
     """Print the table, or the same numbers as JSON."""
     parser = PlainParser("density", "Show the share of non-zero weights of each tensor of a checkpoint.")
-    parser.add_argument("checkpoint", metavar="CKPT", help="file such as checkpoints/step=2000.ckpt")
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", help="file such as checkpoints/step=2000.ckpt, or the name of a shipped model"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable, one object")
     options = parser.parse_args(argv)
 
     from sparselit.report.summary import density_lines
+    from sparselit.interop.shipped import load_model
     from sparselit.runs.checkpoint_file import load_checkpoint
+    from sparselit.runs.shipped import is_shipped
     from sparselit.sparsity.density import Row, density_table, total
 
     def counts_of(row: Row) -> dict[str, object]:
         return {"numel": row.numel, "nonzero": row.nonzero, "density": row.density}
 
-    rows = density_table(load_checkpoint(options.checkpoint)["state_dict"])
+    name = options.checkpoint
+    rows = density_table(load_model(name).state_dict() if is_shipped(name) else load_checkpoint(name)["state_dict"])
     if options.json:
         tensors = [{"name": row.name, "shape": list(row.shape), **counts_of(row)} for row in rows]
         sys.stdout.write(json.dumps({"tensors": tensors, "total": counts_of(total(rows))}, indent=1) + "\n")

@@ -18,7 +18,7 @@ from sparselit.cli.experiment.keys import CLASS_KEYS, DEFAULT_CLASSES, TRAINER_L
 from sparselit.cli.experiment.trust import refuse_foreign
 from sparselit.errors import SparselitError, suggestion
 from sparselit.runs.folder import RunFolder
-from sparselit.runs.shipped import shipped_models
+from sparselit.runs.shipped import is_shipped, shipped_models
 
 LAST, BEST = "last", "best"
 #: Options whose value is a text as it was typed, by command; ``--ckpt_path`` is one for all of them.
@@ -76,7 +76,7 @@ def prepare(typed: list[str]) -> Arguments:
     ckpt_path = next((value for name, value in reversed(pairs) if name == "--ckpt_path"), None)
     if ckpt_path is not None and not ckpt_path.strip():
         raise SparselitError("--ckpt_path is empty; give a file, or last for the newest of the run that --config names")
-    if ckpt_path is not None and not Path(ckpt_path).exists() and ckpt_path in shipped_models():
+    if ckpt_path is not None and is_shipped(ckpt_path):
         from sparselit.interop.shipped import unpack  # torch is slow to import
 
         ckpt_path = str(unpack(ckpt_path))

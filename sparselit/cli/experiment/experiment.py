@@ -53,6 +53,7 @@ from sparselit.runs.atomic import write_bytes, write_text
 from sparselit.runs.folder import CIRCUITS, RunFolder, shown
 from sparselit.runs.lock import locked
 from sparselit.runs.result import Result
+from sparselit.runs.shipped import is_shipped
 from sparselit.training.compiled import Compiled
 from sparselit.training.discovery import Discovery
 from sparselit.training.hyper_parameters import log_hyper_parameters
@@ -277,7 +278,7 @@ class Experiment(CommandLine):
         del saved["allow_dense"]
         if self.start and self.start.folder:  # what the run began with stays said
             saved.init_from = saved_configuration(self.start).get("init_from")
-        elif saved.init_from is not None:
+        elif saved.init_from is not None and not is_shipped(saved.init_from):
             saved.init_from = str(Path(saved.init_from).absolute())
         return saved_text(self._parser("fit"), saved)
 

@@ -14,10 +14,12 @@ from sparselit.cli.experiment.conflicts import LINKS, inline
 from sparselit.cli.experiment.resume import differences, saved_vocabulary
 from sparselit.errors import SparselitError
 from sparselit.interop.openai import CONFIG_FILE, load_openai
+from sparselit.interop.shipped import unpack
 from sparselit.model.transformer import Transformer
 from sparselit.report.facts import counted, percent
 from sparselit.runs.checkpoint_file import load_checkpoint, newest_loadable
 from sparselit.runs.folder import RunFolder, checkpoint_files, shown
+from sparselit.runs.shipped import is_shipped
 from sparselit.training.initial_weights import plain_names, take_weights
 
 #: Arguments of the transformer that say how it begins, and not what it is.
@@ -43,15 +45,17 @@ def find_source(text: str) -> Source:
     """Read the weights that ``--init_from`` means.
 
     Args:
-        text: a checkpoint; a run's folder, for its newest checkpoint; or a folder that ``sparselit convert`` takes.
+        text: a checkpoint; a run's folder, for its newest checkpoint; a folder that ``sparselit convert`` takes; or the
+            name of a shipped model.
 
     Raises:
         SparselitError: there is no such thing, or it cannot be read.
     """
-    path = Path(text)
+    path = unpack(text) if is_shipped(text) else Path(text)
     if not text.strip() or not path.exists():
         raise SparselitError(
-            f"init_from {text!r} does not exist; name a checkpoint, a run's folder or a model's folder"
+            f"init_from {text!r} does not exist; name a checkpoint, a run's folder, a model's folder or a"
+            " shipped model (`sparselit models`)"
         )
     try:
         if not path.is_dir():
