@@ -5,8 +5,8 @@
     python -m benchmarks.python20 --table               # searches nothing
 
 Each circuit is one ``sparselit discover --ckpt_path python_base --circuits.task TASK``, in a process of its own, under
-mean ablation: the means of the task's own prompts, or those of the training distribution as in Gao et al. 2025. Rows are
-kept in ``benchmarks/python20.jsonl``, circuits in ``results/python20/MEANS/TASK.json``.
+mean ablation: the means of the task's own prompts, or those of the training distribution as in Gao et al. 2025. Rows
+are kept in ``benchmarks/python20.jsonl``, circuits in ``results/python20/MEANS/TASK.json``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = Path("results/python20")
 RECORDS = Records(Path(__file__).with_suffix(".jsonl"))
 #: What the means are taken over: the task's own prompts, or windows of held-out text.
 MEANS = ("discovery", "texts")
-#: Share of prompts on which the right one of the two answers has the larger logit; below it there is nothing to explain.
+#: Share of prompts on which the right one of the two answers has the larger logit; below it nothing is to be explained.
 ABLE = 0.9
 
 

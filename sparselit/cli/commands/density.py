@@ -17,8 +17,8 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, one object")
     options = parser.parse_args(argv)
 
-    from sparselit.report.summary import density_lines
     from sparselit.interop.shipped import load_model
+    from sparselit.report.summary import density_lines
     from sparselit.runs.checkpoint_file import load_checkpoint
     from sparselit.runs.shipped import is_shipped
     from sparselit.sparsity.density import Row, density_table, total
