@@ -43,7 +43,9 @@ def search(task: str, means: str) -> dict[str, Any]:
     argv = ["discover", "--ckpt_path", MODEL, "--circuits.task", task, "--output", str(output)]
     argv += ["--circuits.ablation", "{kind: mean, distribution: " + means + "}"]
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", "from sparselit.cli import main; main()", *argv], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from sparselit.cli import main; main()", *argv], capture_output=True, text=True
+    )
     seconds = {"seconds": round(time.perf_counter() - start)}
     if done.returncode not in (0, 4) or not output.is_file():
         return {"none": " ".join((done.stderr or done.stdout).split())[-300:], **seconds}
