@@ -113,7 +113,8 @@ def read_behaviour(path: Path, circuit: EdgeSet) -> Behaviour:
         split: read_examples(inside(path.parent, row.file, "the prompts", LARGEST), task.vocabulary, task.strata)
         for split, row in task.splits.items()
     }
-    origin = {"class_path": task.class_path, "init_args": dict(task.init_args), "corpus": task.corpus}
+    origin = {"class_path": task.class_path, "init_args": dict(task.init_args)}
+    origin |= {} if task.corpus is None else {"corpus": task.corpus}
     return Behaviour(splits, task.vocabulary, task.strata, origin)
 
 

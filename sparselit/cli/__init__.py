@@ -15,6 +15,9 @@ from sparselit.report.facts import visible
 
 __all__ = ["main"]
 
+#: Characters of a line of an error that are shown; a value that somebody has given may be of any length.
+_LONGEST_LINE = 400
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command.
@@ -93,5 +96,6 @@ def _help() -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {visible(message)}\n")
+    lines = [line if len(line) <= _LONGEST_LINE else f"{line[:300]} … {line[-80:]}" for line in message.split("\n")]
+    sys.stderr.write(f"error: {visible(chr(10).join(lines))}\n")
     sys.exit(2)

@@ -26,6 +26,10 @@ class PlainParser(argparse.ArgumentParser):
         raise SparselitError(f"{message}; see `{self.prog} --help`")
 
 
+#: Columns of the first of two; what is longer has a line of its own.
+_LONGEST = 26
+
+
 def listing(rows: Iterable[tuple[str, object]], width: int = 79) -> str:
     """Names and what they mean, in two columns.
 
@@ -34,10 +38,13 @@ def listing(rows: Iterable[tuple[str, object]], width: int = 79) -> str:
         width: columns of the terminal that may be used.
     """
     rows = list(rows)
-    left = max((len(name) for name, _ in rows), default=0) + 2
+    left = min(max((len(name) for name, _ in rows), default=0), _LONGEST) + 2
     lines = []
     for name, text in rows:
         first, *more = textwrap.wrap(str(text).replace("``", "`"), width - left) or [""]
+        if len(name) > left - 2:
+            lines.append(name)
+            name = ""
         lines.append(f"{name:<{left}}{first}".rstrip())
         lines += [" " * left + line for line in more]
     return "".join(f"{line}\n" for line in lines)

@@ -124,6 +124,30 @@ def test_bad_input_is_refused_in_two_lines_before_anything_is_written(
     assert files_in(folder) == before
 
 
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("fit", "--config", "quick.yaml", "--trainer.max_steps", str([0] * 2000)),
+        ("fit", "--config", "quick.yaml", "--data", LONG),
+        ("fit", "--config", "quick.yaml", "--model.positions", LONG),
+        ("fit", "--config", "quick.yaml", f"--{LONG}", "1"),
+        ("fit", "--config", LONG),
+        ("test", "--ckpt_path", LONG),
+        ("show", LONG),
+        (LONG,),
+    ],
+    ids=["number", "class", "choice", "key", "configuration", "checkpoint", "circuit", "command"],
+)
+def test_what_somebody_gives_is_repeated_in_part_only(sparselit: Command, argv: tuple[str, ...]) -> None:
+    code, _, err = sparselit(*argv)
+    assert code == 2
+    assert len(err) < 1000
+    assert len(err.splitlines()) <= 2
+
+
 YAML_CASES = {
     "unknown top key": (
         "data: Parity\ntrainr: {max_steps: 3}\n",

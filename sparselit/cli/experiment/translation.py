@@ -45,7 +45,7 @@ def translate(message: str, command: str, options: Iterable[str]) -> str:
     if leaf.types and leaf.given is not None:
         return _wrong_type(leaf)
     if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", message):
-        return f"{leaf.key}: expected {type_words(match[1])}, got {match[2]!r}"
+        return f"{leaf.key}: expected {type_words(match[1])}, got {_brief(match[2])!r}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     lines = [line for line in lines if not _KEY.fullmatch(line.rstrip(":"))]
     text = " ".join(lines[:2]) if lines else message
@@ -140,7 +140,7 @@ def _unknown(leaf: _Leaf, options: list[str]) -> str:
 
 def _wrong_type(leaf: _Leaf) -> str:
     types = [_TYPE.sub(r"\1", kind) for kind in leaf.types if "NoneType" not in kind]
-    given = "null" if leaf.given == "None" else repr((leaf.given or "").strip("'"))
+    given = "null" if leaf.given == "None" else repr(_brief((leaf.given or "").strip("'")))
     bases = [base for kind in types if (base := _class_in(kind)) is not None]
     if bases and len(bases) == len(types):
         path = f"{bases[0].__module__}.{bases[0].__qualname__}"
@@ -149,6 +149,10 @@ def _wrong_type(leaf: _Leaf) -> str:
         hint = suggestion(leaf.class_name.rpartition(".")[2], sorted(subclass_names(path)))
         return f"{leaf.key}: no class {leaf.class_name!r} of kind {bases[0].__name__}{hint}"
     return f"{leaf.key}: expected {' or '.join(type_words(kind) for kind in types)}, got {given}"
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _class_in(kind: str) -> type | None:
