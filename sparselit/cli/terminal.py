@@ -38,6 +38,17 @@ def say(text: str) -> None:
 
 
 @contextmanager
+def raw_output() -> Iterator[None]:
+    """Lift :func:`text_only` inside a ``with`` block, where Lightning's own bars draw on standard output."""
+    before = sys.stdout
+    sys.stdout = before._file if isinstance(before, Visible) else before
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+@contextmanager
 def text_only() -> Iterator[None]:
     """Make standard output a :class:`Visible` one inside a ``with`` block.
 

@@ -161,9 +161,10 @@ def test_the_model_summary_is_printed_when_asked_for(plain):
     assert "Trainable params" not in fit(enable_model_summary=False).err
 
 
-def test_the_progress_bar_shows_density_where_it_is_enabled(plain):
-    for given in ([], [("TQDMProgressBar", {"refresh_rate": 2})]):
-        assert "density/total" in fit(given, enable_progress_bar=True).out
+def test_a_progress_bar_of_lightning_shows_density_where_it_is_enabled(plain):
+    out = fit([("TQDMProgressBar", {"refresh_rate": 2})], enable_progress_bar=True).out
+    assert "density/total" in out
+    assert "\r" in out  # and no escape of it
     assert fit(enable_progress_bar=False).lines == ["run folder runs/run/version_0"]
 
 

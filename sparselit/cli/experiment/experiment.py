@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, ProgressBar
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -22,6 +22,7 @@ from sparselit.circuits.discover import NoCircuitError
 from sparselit.cli.circuit_lines import discovered_text
 from sparselit.cli.experiment import yaml_text
 from sparselit.cli.experiment.arguments import Arguments
+from sparselit.cli.experiment.bar import RunBar
 from sparselit.cli.experiment.callback_list import of_command, put_last, refuse_pruning, refuse_useless
 from sparselit.cli.experiment.command_line import CommandLine
 from sparselit.cli.experiment.discover_command import Discovered, refuse_other_prompts
@@ -46,7 +47,7 @@ from sparselit.cli.experiment.resume import (
 from sparselit.cli.experiment.saved_config import saved_text
 from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events, refuse_processes
-from sparselit.cli.terminal import say
+from sparselit.cli.terminal import raw_output, say
 from sparselit.errors import SparselitError, disk_fault
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_bytes, write_text
@@ -136,7 +137,7 @@ class Experiment(CommandLine):
         self._finds_batch_size = any(isinstance(callback, BatchSizeFinder) for callback in given)
         config["callbacks"] = given = of_command(given, str(self.subcommand), resumes=self.start is not None)
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in given):
-            callbacks.append(TQDMProgressBar(refresh_rate=20 if sys.stdout.isatty() else 200))
+            callbacks.append(RunBar())
         if self.subcommand == "fit":
             if compiling := self._get(self.config, "compile"):
                 callbacks.append(Compiled({} if compiling is True else compiling))
@@ -285,7 +286,7 @@ class Experiment(CommandLine):
     def fit(self, **kwargs: Any) -> None:
         """Train, listening for Ctrl-C."""
         try:
-            with self.interruption.listening():
+            with self.interruption.listening(), raw_output():
                 self.trainer.fit(**kwargs)
         except (SparselitError, MisconfigurationException) as error:
             self._discard_folder()
