@@ -16,6 +16,16 @@ from sparselit.errors import SparselitError
 Batch = Examples | Sequences
 
 
+def rows_in(batch: Batch) -> int:
+    """Examples or windows in a batch; for ``batch_size_fn`` of Lightning's ``ThroughputMonitor``."""
+    return len(batch.tokens)
+
+
+def tokens_in(batch: Batch) -> int:
+    """Tokens in a batch, padding included; for ``length_fn`` of Lightning's ``ThroughputMonitor``."""
+    return batch.tokens.numel()
+
+
 class PoolBatch:
     """Batch k of a pool of examples, drawn with replacement.
 
