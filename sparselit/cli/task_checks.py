@@ -83,7 +83,7 @@ def _row(name: str, found: Soundness) -> str:
 
 def _all() -> Iterator[tuple[str, Task]]:
     """Every task that is loaded and can be made without arguments."""
-    classes = {kind.__name__: kind for kind in _subclasses(Task)}
+    classes = {kind.__name__: kind for kind in subclasses(Task)}
     for name, kind in sorted(classes.items()):
         required = [
             p for p in inspect.signature(kind).parameters.values() if p.default is p.empty and p.kind < p.VAR_POSITIONAL
@@ -94,7 +94,7 @@ def _all() -> Iterator[tuple[str, Task]]:
 
 def _task(name: str) -> Task:
     """The task that a word of the command line means."""
-    classes = {kind.__name__: kind for kind in _subclasses(Task)}
+    classes = {kind.__name__: kind for kind in subclasses(Task)}
     if name.endswith(".jsonl"):
         return _made(classes["FileTask"], path=name)
     if name in classes:
@@ -116,7 +116,8 @@ def _made(kind: type[Task], **arguments: Any) -> Task:
         raise SparselitError(f"{kind.__name__} cannot be made without arguments: {error}") from error
 
 
-def _subclasses(base: type[Task]) -> Iterator[type[Task]]:
+def subclasses(base: type[Task]) -> Iterator[type[Task]]:
+    """Every class below a class of tasks, as far as it is loaded."""
     for kind in base.__subclasses__():
         yield kind
-        yield from _subclasses(kind)
+        yield from subclasses(kind)

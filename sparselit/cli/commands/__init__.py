@@ -23,6 +23,7 @@ COMMAND_MODULES = {
     "stability": "find a circuit again and again: which edges come back?",
     "story": "say what the nodes of a circuit read, write and react to",
     "intervene": "scale, ablate or patch parts of a model: what changes?",
+    "audit": "account for a model's answer to a prompt, from its circuits",
     "diff": "say what two circuits share and what differs",
     "union": "say what all circuits of a model explain together",
     "history": "show which edges were born and died during a run",

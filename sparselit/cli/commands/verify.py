@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.report.facts import counted, hanging, percent, size_text, unit_of
 from sparselit.report.progress import display
+from sparselit.runs.plain_file import read_json
 
 
 def run(argv: list[str]) -> None:
     """Print the verdict; exit with 1 where a claim is false or the circuit is not minimal."""
     parser = PlainParser("verify", "Recompute every claim of a circuit from its files, by the slowest, simplest path.")
-    parser.add_argument("circuit", metavar="CIRCUIT", help="file such as circuits/step=2000.json")
+    parser.add_argument("circuit", metavar="CIRCUIT", help="file such as circuits/step=2000.json, or an audit's")
     parser.add_argument("--json", action="store_true", help="machine-readable, one object")
     options = parser.parse_args(argv)
+    if _is_audit(Path(options.circuit)):
+        from sparselit.cli.commands.audit import check_audit
+
+        check_audit(Path(options.circuit))
+        return
 
     from sparselit.circuits.verify import verify
 
@@ -29,6 +36,14 @@ def run(argv: list[str]) -> None:
     if not (verdict["holds"] and verdict["minimal"]):
         sys.stdout.flush()
         sys.exit(1)
+
+
+def _is_audit(path: Path) -> bool:
+    """Whether a file says that it is an audit; what cannot be read is refused later, as a circuit."""
+    with suppress(OSError, ValueError):
+        content = read_json(path)
+        return isinstance(content, dict) and content.get("format") == "sparselit-audit"
+    return False
 
 
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
