@@ -167,7 +167,7 @@ def model_blocks(audit: Audit, circuits: Sequence[Circuit]) -> list[Block]:
         audit: over some prompts.
         circuits: the records of its circuits.
     """
-    sections = {
+    sections: dict[str, list[Block]] = {
         "System and purpose": _system(circuits),
         "Data": _data(circuits),
         "Training": _training(circuits),

@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[list[str], set[int]]] = {
     "intervene": (["intervene", "CIRCUIT", "--ablate", "embed:0"], {0}),
     "hypotheses": (["hypotheses", "CIRCUIT", "--draws", "20"], {0, 1}),
     "stability": (["stability", "CIRCUIT", "--runs", "2"], {0}),
+    "audit": (["audit", "CIRCUIT", "--n", "1"], {0}),
     "diff": (["diff", "CIRCUIT", "CIRCUIT"], {0}),
     "union": (["union", "CIRCUIT", "CIRCUIT"], {0}),
     "history": (["history", "RUN", "--no-picture"], {0}),

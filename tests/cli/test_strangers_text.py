@@ -32,6 +32,7 @@ COMMANDS = {
     "hypotheses": ("hypotheses", NAME),
     "stability": ("stability", NAME, "--runs", "1"),
     "intervene": ("intervene", NAME, "--ablate", "token[0]"),
+    "audit": ("audit", NAME, "--n", "1"),
     "history": ("history", ".", "--no-picture"),
 }
 

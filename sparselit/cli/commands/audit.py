@@ -44,7 +44,13 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--n", type=int, default=10, metavar="N", help="prompts of each split by default; default 10")
     parser.add_argument("-o", "--output", metavar="FILE", help="the JSON's file; default: beside the first circuit")
     parser.add_argument("--check", metavar="FILE", help="recompute an audit instead; exit code 1 where it differs")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of an audit's file")
     options = parser.parse_args(argv)
+    if options.schema:
+        from sparselit.circuits.use.audit import schema
+
+        sys.stdout.write(json.dumps(schema(), indent=1) + "\n")
+        return
     if options.check:
         check_audit(Path(options.check))
         return

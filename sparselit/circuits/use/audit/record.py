@@ -14,6 +14,7 @@ from sparselit.circuits.use.audit.flips import TokenFlips
 from sparselit.circuits.use.audit.typical import Typical
 from sparselit.errors import SparselitError
 from sparselit.runs.json_record import LEFT_OUT, Count, read, write
+from sparselit.runs.json_schema import schema_of
 from sparselit.runs.machine import MadeOn
 from sparselit.runs.plain_file import read_json
 from sparselit.statistics.intervals import wilson
@@ -238,6 +239,11 @@ class Audit:
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
         return {"format": FORMAT, "version": VERSION, **write(self)}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of an audit's file."""
+    return schema_of(Audit, "An audit of decisions by sparselit", format=FORMAT, version=VERSION)
 
 
 def read_audit(path: Path) -> Audit:
