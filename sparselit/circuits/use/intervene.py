@@ -113,7 +113,17 @@ def effect(
         SparselitError: a site that is ablated has no mean.
     """
     whole = changed_logits(model, Intervention(), examples)
-    changed = changed_logits(model, intervention, examples, mean)
+    return compared(whole, changed_logits(model, intervention, examples, mean), examples)
+
+
+def compared(whole: Tensor, changed: Tensor, examples: Examples) -> dict[str, Any]:
+    """Answer logits before and after a change, as :func:`effect` gives them.
+
+    Args:
+        whole: (example, vocabulary) before.
+        changed: after.
+        examples: their examples.
+    """
     n = len(examples.answer)
     scores: dict[str, Any] = {}
     for name, logits in (("before", whole), ("after", changed)):

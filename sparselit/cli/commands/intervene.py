@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparselit.cli.command_parser import PlainParser
+from sparselit.cli.other_tasks import circuit_name, other_prompts
 from sparselit.errors import SparselitError
 from sparselit.report.facts import interval_text, percent, shortened
-from sparselit.runs.folder import CIRCUITS
 
 if TYPE_CHECKING:
     from sparselit.circuits.loaded import Loaded
     from sparselit.circuits.use.intervene import Intervention
-    from sparselit.data.examples import Examples
 
 _PART = "a node (layers.0.mlp.act:13, layers.0.attn.v:0,3, or a site for all its channels)"
 
@@ -53,7 +51,7 @@ def run(argv: list[str]) -> None:
     loaded = load(options.circuit)
     model = loaded.model
     intervention = _intervention(loaded, options.scale, options.ablate, options.patch)
-    behaviours = {_name(loaded): loaded.behaviour.splits["report"], **_others(loaded, options.tasks)}
+    behaviours = {circuit_name(loaded): loaded.behaviour.splits["report"], **other_prompts(loaded, options.tasks)}
     mean = means(model, list(intervention.ablate), loaded.behaviour.splits["discovery"])
     found = {task: effect(model, intervention, examples, mean) for task, examples in behaviours.items()}
     if options.json:
@@ -124,35 +122,3 @@ def _site(text: str, loaded: Loaded) -> tuple[str, list[int]]:
     if site in ("token", "position"):
         raise SparselitError(f"{text!r} is an input; change what it writes, as in --scale embed=0")
     return site, channels
-
-
-def _name(loaded: Loaded) -> str:
-    """What a circuit's task is called: the folder of a mixture's task, or else the class."""
-    folder = loaded.path.absolute().parent
-    if folder.parent.name == CIRCUITS:
-        return folder.name
-    return loaded.circuit.task.name
-
-
-def _others(loaded: Loaded, paths: list[str]) -> dict[str, Examples]:
-    """Report splits of other circuits by task: those named, and the other tasks of a mixture."""
-    from sparselit.circuits.loaded import load
-
-    folder = loaded.path.absolute().parent
-    named = [Path(path) for path in paths]
-    if folder.parent.name == CIRCUITS:
-        siblings = sorted(folder.parent.glob(f"*/{loaded.path.name}"))
-        named += [path for path in siblings if path.parent != folder]
-    found: dict[str, Examples] = {}
-    for path in named:
-        other = load(path)
-        if list(other.behaviour.vocabulary) != list(loaded.behaviour.vocabulary):
-            raise SparselitError(
-                f"{path}: its task has another vocabulary than the circuit's; the model cannot read it"
-            )
-        longest = other.behaviour.splits["report"].tokens.shape[1]
-        if longest > loaded.model.max_length:
-            raise SparselitError(f"{path}: its prompts have {longest} tokens, the model reads fewer")
-        name = _name(other)
-        found[name if name not in found and name != _name(loaded) else str(path)] = other.behaviour.splits["report"]
-    return found
