@@ -9,8 +9,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from sparselit.cli import main
+
 from .test_show_verify import NAME, with_circuit
-from .test_use_circuits import refused, sparselit
+from .test_use_circuits import Outcome, refused, sparselit
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,53 @@ def test_many_prompts_give_a_document_under_the_headings_of_a_review(folder: Pat
     assert "95 % interval" in done.out
 
 
-def test_mistakes_are_answered_in_one_line(folder: Path) -> None:
-    refused(sparselit(folder, "audit"), "circuits")
-    refused(sparselit(folder, "audit", NAME, "--prompt", "xyz"), "'x'", "no token")
-    refused(sparselit(folder, "audit", NAME, "--prompt", "none.txt"), "none.txt", "No such file")
-    refused(sparselit(folder, "audit", NAME, "-o", "page.html"), ".json")
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("audit",), ("circuits",)),
+        (
+            (
+                "audit",
+                NAME,
+                "--prompt",
+                "xyz",
+            ),
+            (
+                "'x'",
+                "no token",
+            ),
+        ),
+        (
+            (
+                "audit",
+                NAME,
+                "--prompt",
+                "none.txt",
+            ),
+            (
+                "none.txt",
+                "No such file",
+            ),
+        ),
+        (
+            (
+                "audit",
+                NAME,
+                "-o",
+                "page.html",
+            ),
+            (".json",),
+        ),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    argv: tuple[str, ...],
+    expected: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        main(list(argv))
+    refused(Outcome(int(stop.value.code or 0), *capsys.readouterr()), *expected)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from sparselit.errors import SparselitError
+from sparselit.model.site_table import Shape
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges, Place, biases, matrices
 
@@ -55,13 +56,13 @@ def parse_nodes(text: str, model: Transformer, vocabulary: Sequence[str] = ()) -
     return site, channels
 
 
-def parse_place(text: str, model: Transformer, edges: Edges) -> Place | None:
+def parse_place(text: str, model: Transformer, edges: Edges | None = None) -> Place | None:
     """The edge or bias that ``layers.0.attn.q.weight[5,2]`` or ``….q.bias[5]`` means; None where the form is another.
 
     Args:
         text: parameter, row and column; of a bias, parameter and row.
         model: whose tensors.
-        edges: its edges.
+        edges: its edges; without them also a zero entry counts.
 
     Raises:
         SparselitError: the form is right, but the model has no such weight, or it is zero.
@@ -76,6 +77,8 @@ def parse_place(text: str, model: Transformer, edges: Edges) -> Place | None:
         hint = f"did you mean {close[0]!r}?" if close else f"tensors are {', '.join(known)}"
         raise SparselitError(f"{text!r} is no edge: no tensor is called {name!r}; {hint}")
     place = (name, row, int(column or 0))
-    if known[name].is_bias == (column is None) and int(edges.numbers([place])) >= 0:
-        return place
+    if known[name].is_bias == (column is None):
+        rows, columns = known[name].size(Shape.of(model.config))
+        if row < rows and place[2] < columns if edges is None else int(edges.numbers([place])) >= 0:
+            return place
     raise SparselitError(f"{text!r} is no edge: the model has no weight there, or it is zero")

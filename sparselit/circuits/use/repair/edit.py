@@ -1,6 +1,7 @@
 """An edit of a model as data: which weights have which value before and after, to the bit, so that it can be undone.
 
-The checkpoint is never changed: :func:`applied` gives another model. ``docs/reference/edit_file.md`` describes the file.
+The checkpoint is never changed: :func:`applied` gives another model. ``docs/reference/edit_file.md`` describes the
+file.
 """
 
 from __future__ import annotations
