@@ -189,6 +189,10 @@ def openai_config(model: Transformer, others: Mapping[str, Any] | None = None) -
             f"norm_eps {c['norm_eps']} cannot be written: the release computes a {c['norm']} norm with "
             f"{EPSILON[c['norm']]}"
         )
+    if c["activation"] not in CHOICES["activation_type"]:
+        raise SparselitError(f"activation {c['activation']!r} cannot be written: the release has none")
+    if not model.d_mlp:
+        raise SparselitError("d_mlp 0 cannot be written: every layer of the release has neurons")
     if c["residual_activation"] not in CHOICES["residual_activation_type"]:
         raise SparselitError(
             f"residual_activation {c['residual_activation']!r} cannot be written: the release has none"

@@ -216,7 +216,7 @@ class Shape:
             d_model=d_model,
             n_heads=n_heads,
             d_head=size("d_head", max(1, d_model // n_heads)),
-            d_mlp=size("d_mlp", 4 * d_model),
+            d_mlp=size("d_mlp", 4 * d_model, least=0),
             d_concatenated=size("d_position", d_model) if positions.endswith("concatenated") else 0,
             positions=positions,
             bias=bias,

@@ -6,7 +6,9 @@ Tensor names and site names follow one scheme: ``layers.0.attn.q.weight`` produc
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -22,7 +24,11 @@ from sparselit.model.sites import Site, Sites
 
 Positions = Literal["learned", "sinusoidal", "learned_concatenated", "sinusoidal_concatenated", "none"]
 NormKind = Literal["rms", "layer", "none"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 # The eight places of a layer where the paper puts AbsTopK; residual sites only on request.
 _LARGEST_SIZE, _MOST_LAYERS = 2**20, 1000
 _TOP_K_SITES = ("*.attn.in", "*.attn.[qkv]", "*.attn.out", "*.mlp.in", "*.mlp.act", "*.mlp.out")
@@ -124,8 +130,10 @@ class MLP(Block):
 
     def __init__(self, model: Transformer, name: str) -> None:
         super().__init__(model, name)
-        self.up = nn.Linear(self.d_in, model.d_mlp, bias=model.bias)
-        self.down = nn.Linear(model.d_mlp, model.d_model, bias=model.bias)
+        with warnings.catch_warnings():  # torch's, on tensors without entries
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.up = nn.Linear(self.d_in, model.d_mlp, bias=model.bias)
+            self.down = nn.Linear(model.d_mlp, model.d_model, bias=model.bias)
         self._act = model.sites.add(f"{name}.act", model.d_mlp, ACTIVATIONS[model.activation])
         self._out = model.sites.add(f"{name}.out", model.d_model)
 
@@ -168,7 +176,7 @@ class Transformer(nn.Module):
         d_model: channels of the residual stream.
         n_heads: attention heads in each layer.
         d_head: channels of each head; default ``d_model / n_heads``.
-        d_mlp: neurons in each layer; default ``4 * d_model``.
+        d_mlp: neurons in each layer; default ``4 * d_model``; 0 for attention only.
         norm: ``rms`` keeps the meaning of zero, so it suits sparse models; ``layer`` and ``none`` for comparison.
         norm_eps: added to the mean square under the root. Far above the usual 1e-7 on purpose: with few live channels
             a small value makes 1/rms, and with it sparse training, explode.
@@ -179,7 +187,7 @@ class Transformer(nn.Module):
         d_position: channels of a concatenated positional embedding; default ``d_model``.
         sink: one learnable attention logit per head with value zero.
         bigram: dense vocabulary x vocabulary table added to the logits; never sparsified.
-        activation: nonlinearity of the neurons.
+        activation: nonlinearity of the neurons; ``gelu_new`` is GPT-2's approximation by tanh.
         residual_activation: nonlinearity of the residual stream after each addition.
         tied: the unembedding shares the token embedding's tensor.
         activation_density: AbsTopK, the share of entries kept in (0, 1]: one number for the paper's eight sites of a
@@ -218,8 +226,8 @@ class Transformer(nn.Module):
         d_position: int | None = None,
         sink: bool = False,
         bigram: bool = False,
-        activation: Literal["gelu", "relu"] = "gelu",
-        residual_activation: Literal["identity", "gelu", "relu"] = "identity",
+        activation: Literal["gelu", "gelu_new", "relu"] = "gelu",
+        residual_activation: Literal["identity", "gelu", "gelu_new", "relu"] = "identity",
         tied: bool = False,
         activation_density: float | dict[str, float] | None = None,
         init_std: float = 0.02,
@@ -230,7 +238,7 @@ class Transformer(nn.Module):
             check_whole(f"model.{key}", self.config[key], 1, most=_LARGEST_SIZE)
         for key in ("d_head", "d_mlp", "d_position"):
             if self.config[key] is not None:
-                check_whole(f"model.{key}", self.config[key], 1, most=_LARGEST_SIZE)
+                check_whole(f"model.{key}", self.config[key], int(key != "d_mlp"), most=_LARGEST_SIZE)
         check_whole("model.n_layers", n_layers, 0, most=_MOST_LAYERS)
         check_range("model.norm_eps", norm_eps, 0, most=LARGEST_RATE)
         check_range("model.init_std", init_std, 0, most=LARGEST_RATE)
@@ -245,7 +253,7 @@ class Transformer(nn.Module):
             raise SparselitError(f"model.d_model {d_model} is not a multiple of n_heads {n_heads}; set model.d_head")
         self.d_model, self.n_heads = d_model, n_heads
         self.d_head = d_head or d_model // n_heads
-        self.d_mlp = d_mlp or 4 * d_model
+        self.d_mlp = 4 * d_model if d_mlp is None else d_mlp
         check_memory({**self.config, "d_head": self.d_head, "d_mlp": self.d_mlp})
         self.max_length = max_length
         self.norm_kind, self.norm_eps, self.norm_bias = norm, norm_eps, norm_bias
@@ -298,6 +306,8 @@ class Transformer(nn.Module):
         for pattern, share in shares.items():
             check_range("model.activation_density", share, 0, 1, above=True)
             for site in self.sites.matching(pattern):
+                if site.width < 1 and site.name.endswith(".mlp.act"):
+                    continue  # no neurons
                 if site.width < 1:
                     raise SparselitError(
                         f"model.activation_density: {pattern!r} matches {site.name}, whose last axis counts keys"

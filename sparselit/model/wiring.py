@@ -132,7 +132,7 @@ class Edges:
         """
         bundles = matrices(model) | biases(model) if with_biases else matrices(model)
         tensors = {name: model.get_parameter(name).detach().cpu() for name in bundles}
-        found = [tensor.view(len(tensor), -1).nonzero() for tensor in tensors.values()]
+        found = [(tensor if tensor.ndim == 2 else tensor[:, None]).nonzero() for tensor in tensors.values()]
         places = torch.cat(found)
         matrix = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(f) for f in found]))
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -29,9 +29,10 @@ configs = st.fixed_dictionaries(
         "positions": st.sampled_from(["learned", "learned", "none", "sinusoidal", "learned_concatenated"]),
         "sink": st.booleans(),
         "bigram": st.booleans(),
-        "activation": st.sampled_from(["gelu", "relu"]),
+        "activation": st.sampled_from(["gelu", "gelu_new", "relu"]),
         "residual_activation": st.sampled_from(["identity", "identity", "relu"]),
         "tied": st.booleans(),
+        "d_mlp": st.sampled_from([5, 5, 5, 0]),
         "activation_density": st.sampled_from([None, None, 0.5, {"*.mlp.act": 0.4, "*.attn.out": 0.7}]),
     }
 )

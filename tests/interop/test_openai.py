@@ -277,6 +277,8 @@ RELEASED: dict[str, Any] = {"norm": "layer", "norm_eps": 1e-5, "d_model": 6, "n_
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "no norm": ({"norm": "none"}, "a model with norm 'none' cannot be written"),
     "epsilon": ({"norm": "rms", "norm_eps": 0.01}, "norm_eps 0.01 cannot be written.*1.1920928955078125e-07"),
+    "GELU of GPT-2": ({"activation": "gelu_new"}, "activation 'gelu_new' cannot be written"),
+    "attention only": ({"d_mlp": 0}, "d_mlp 0 cannot be written"),
     "residual GELU": ({"residual_activation": "gelu"}, "residual_activation 'gelu' cannot be written"),
     "heads": ({"n_heads": 4, "d_head": 2}, "d_model 6 is no multiple of n_heads 4"),
     "two shares": ({"activation_density": {"*.mlp.act": 0.5, "*.mlp.in": 0.4}}, "activation_density cannot be written"),

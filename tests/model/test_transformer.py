@@ -74,6 +74,8 @@ class Reference:
     def activate(self, x: Array, kind: str) -> Array:
         if kind == "relu":
             return np.array([max(0.0, v) for v in x])
+        if kind == "gelu_new":
+            return np.array([v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) / 2 for v in x])
         if kind == "gelu":
             return np.array([v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x])
         return x
@@ -147,6 +149,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "sink": {"sink": True},
     "bigram": {"bigram": True},
     "relu": {"activation": "relu"},
+    "GELU of GPT-2": {"activation": "gelu_new"},
+    "attention only": {"d_mlp": 0},
+    "attention only, AbsTopK": {"d_mlp": 0, "activation_density": 0.34},
     "residual activation": {"residual_activation": "relu"},
     "tied": {"tied": True},
     "wide heads": {"d_head": 5, "d_mlp": 9},
@@ -286,12 +291,12 @@ def test_a_state_dict_loads_into_a_model_of_the_same_config() -> None:
         ({"n_layers": -1}, "n_layers must be at least 0, got -1"),
         ({"d_model": 6, "n_heads": 4}, "6 is not a multiple of n_heads 4"),
         ({"d_head": 0}, "d_head must be at least 1, got 0"),
-        ({"d_mlp": -2}, "d_mlp must be at least 1, got -2"),
+        ({"d_mlp": -2}, "d_mlp must be at least 0, got -2"),
         ({"activation_density": 0.0}, r"activation_density must lie in \(0, 1\], got 0"),
         ({"activation_density": {"*.q": 1.5}}, r"activation_density must lie in \(0, 1\], got 1.5"),
         ({"norm": "rmsnorm"}, r"model\.norm must be one of rms, layer, none, got 'rmsnorm'"),
         ({"positions": "rotary"}, r"model\.positions must be one of learned.*got 'rotary'"),
-        ({"activation": "tanh"}, r"model\.activation must be one of gelu, relu, got 'tanh'"),
+        ({"activation": "tanh"}, r"model\.activation must be one of gelu, gelu_new, relu, got 'tanh'"),
         ({"residual_activation": "tanh"}, r"model\.residual_activation must be one of identity.*got 'tanh'"),
     ],
 )

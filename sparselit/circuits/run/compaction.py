@@ -158,7 +158,7 @@ def compact(
         d_model=max(1, len(channels.residual)),
         n_heads=max([1, *(len(h) for h in heads)]),
         d_head=max([1, *(len(c) for h in heads for c in h.values())]),
-        d_mlp=max([1, *(len(n) for n in neurons)]),
+        d_mlp=max([min(1, model.d_mlp), *(len(n) for n in neurons)]),
         d_position=max(1, len(channels.concatenated)),
         tied=False,
         activation_density=None,
