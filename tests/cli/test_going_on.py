@@ -236,3 +236,20 @@ def test_a_configuration_that_was_not_named_imports_nobody_elses_module(
 
 def newest(run: Path) -> str:
     return max(RunFolder(run).checkpoints().items())[1].name
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_signal_before_the_first_step_says_which_it_was(
+    sparselit: Command, folder: Path, name: str, code: int
+) -> None:
+    lines = [
+        "import os, signal",
+        "from lightning.pytorch import Callback",
+        f"class Ending{name}(Callback):",
+        "    def on_fit_start(self, *_):",
+        f"        os.kill(os.getpid(), signal.{name})",
+    ]
+    (folder / f"ending_{name}.py").write_text("\n".join(lines))
+    ending = f"--trainer.callbacks+=ending_{name}.Ending{name}"
+    assert sparselit(*FIT, ending).code == code
+    assert [run.name for run in folder.glob("runs/run/*")] == ["version_0"]

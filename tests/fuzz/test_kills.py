@@ -171,9 +171,9 @@ def kill_fits(whole: Whole, folder: Path, kills: int, chance: random.Random) -> 
 
 def kill_searches(whole: Whole, folder: Path, kills: int, chance: random.Random) -> None:
     """Kill searches of a checkpoint; its circuit, its prompts and its weights are whole or not there at all."""
-    run = RunFolder(folder / "runs/case/version_0")
+    run = next(run for run in RunFolder.versions(folder / "runs", "case") if STEPS in run.checkpoints())
     expected = {name: part for name, part in whole.state.items() if "step=160" in name or "prompts" in name}
-    argv = ["discover", "--ckpt_path", "runs/case/version_0", "--config", "case.yaml"]
+    argv = ["discover", "--ckpt_path", str(run.path), "--config", "case.yaml"]
     for path in circuits_in(run.path / "circuits").values():
         path.unlink()
     for _ in range(kills):

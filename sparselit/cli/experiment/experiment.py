@@ -193,11 +193,11 @@ class Experiment(CommandLine):
                 logger.finalize("interrupted")
             say(f"stopped after step {stop.step}" + (f"; go on with:\n{self._resume_command()}" if self.folder else ""))
             sys.exit(128 + stop.signum)
-        except SystemExit:
+        except SystemExit as stop:
             self._discard_folder()
-            if self.trainer.state.status == TrainerStatus.INTERRUPTED:  # Lightning's answer to Ctrl-C is exit code 1
+            if self.trainer.state.status == TrainerStatus.INTERRUPTED:
                 self._leave("interrupted")
-                sys.exit(130)
+                sys.exit(130 if stop.code == 1 else stop.code)  # 1 is Lightning's answer to Ctrl-C
             raise
         if self.problems:
             sys.exit(_PROBLEM)
