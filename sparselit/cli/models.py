@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sparselit.errors import SparselitError
 
 if TYPE_CHECKING:
+    from sparselit.circuits.loaded import Loaded
     from sparselit.circuits.use.prompts import Oracle
     from sparselit.data.examples import Examples
     from sparselit.model.transformer import Transformer
@@ -86,3 +87,45 @@ def examples_of(path: Path, vocabulary: Sequence[str], longest: int, solve: Orac
         raise SparselitError(f"{path}: each line must be JSON with a key prompt, and answer ({error!r})") from error
     found = unanswered(encoded(texts, vocabulary, longest))
     return found._replace(answer=torch.tensor(answers), wrong=torch.tensor(answers))
+
+
+def pool_of(circuit: Loaded, split: str | None, prompts: str | None) -> Examples:
+    """The prompts whose errors are meant: of a file, of a split, out of distribution, or else of the report split.
+
+    Args:
+        circuit: whose splits and vocabulary.
+        split: a split's name.
+        prompts: a JSON-lines file.
+
+    Raises:
+        SparselitError: there is no such split, or the file cannot be read.
+    """
+    from sparselit.cli.oracle import oracle
+
+    if prompts:
+        words = circuit.behaviour.vocabulary
+        return examples_of(Path(prompts), words, circuit.model.max_length, oracle(circuit))
+    splits = circuit.behaviour.splits
+    name = split or ("out_of_distribution" if "out_of_distribution" in splits else "report")
+    if name not in splits:
+        raise SparselitError(f"--split {name}: the circuit's splits are {', '.join(splits)}")
+    return splits[name]
+
+
+def like(circuit: Loaded, ckpt_path: str | None) -> Transformer:
+    """The model of a checkpoint, of the circuit's shape; without one the circuit's own.
+
+    Args:
+        circuit: whose shape it must have.
+        ckpt_path: a checkpoint, or another circuit's file.
+
+    Raises:
+        SparselitError: it has another shape.
+    """
+    if not ckpt_path:
+        return circuit.model
+    model = model_of(ckpt_path)
+    shapes = [{name: x.shape for name, x in one.state_dict().items()} for one in (model, circuit.model)]
+    if shapes[0] != shapes[1]:
+        raise SparselitError(f"{ckpt_path}: its model has another shape than the circuit's")
+    return model

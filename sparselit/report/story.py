@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparselit.circuits.circuit import Circuit
+from sparselit.circuits.circuit import Circuit, EdgeSet
 from sparselit.circuits.use.graph import node_of, token_label
 from sparselit.circuits.use.story import Link, Node, Story
 from sparselit.model.site_table import site
@@ -17,7 +17,7 @@ _MARKS = ("»", "«")  # around the activating token
 _CONTEXT = 40  # characters of a prompt
 
 
-def node_words(circuit: Circuit, node: Node) -> str:
+def node_words(circuit: EdgeSet, node: Node) -> str:
     """A node as a person says it: ``neuron 64 of layer 0``, ``residual 17``, ``token ' single quote``.
 
     Args:

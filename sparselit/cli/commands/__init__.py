@@ -23,6 +23,7 @@ COMMAND_MODULES = {
     "stability": "find a circuit again and again: which edges come back?",
     "story": "say what the nodes of a circuit read, write and react to",
     "intervene": "scale, ablate or patch parts of a model: what changes?",
+    "diagnose": "trace a model's errors to the weights and nodes behind them",
     "repair": "mend a model's errors by an edit of its circuit's weights",
     "edit": "show, apply, undo, check, compose and compare edits",
     "audit": "account for a model's answer to a prompt, from its circuits",

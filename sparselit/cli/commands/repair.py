@@ -58,21 +58,17 @@ def run(argv: list[str]) -> None:
     from sparselit.circuits.loaded import load
     from sparselit.circuits.use.repair import Provenance
     from sparselit.circuits.use.repair.repair import edit_of, errors_of, repaired
-    from sparselit.cli.models import model_of
+    from sparselit.cli.models import like, pool_of
     from sparselit.cli.other_tasks import other_prompts
     from sparselit.runs.plain_file import read_bytes
 
     circuit = load(options.circuit)
-    model = model_of(options.ckpt_path) if options.ckpt_path else circuit.model
-    if {k: v.shape for k, v in model.state_dict().items()} != {
-        k: v.shape for k, v in circuit.model.state_dict().items()
-    }:
-        raise SparselitError(f"{options.ckpt_path}: its model has another shape than the circuit's")
+    model = like(circuit, options.ckpt_path)
     others = other_prompts(circuit, options.tasks)
     digest = hashlib.sha256(read_bytes(circuit.path)).hexdigest()
     by_hand = bool(options.set or options.scale)
     pool = (
-        None if by_hand and not (options.split or options.prompts) else _pool(circuit, options.split, options.prompts)
+        None if by_hand and not (options.split or options.prompts) else pool_of(circuit, options.split, options.prompts)
     )
     errors = None if pool is None else errors_of(model, pool, circuit.behaviour.splits["discovery"], options.seed)
     arguments: dict[str, Any] = {"set": options.set, "scale": options.scale} if by_hand else {}
@@ -126,21 +122,6 @@ def lines(edits: dict[str, Edit]) -> list[str]:
         f"{alone['before']['task_loss']:>13.4f}{alone['after']['task_loss']:>9.4f}{'-':>9}"
     )
     return rows
-
-
-def _pool(circuit: Loaded, split: str | None, prompts: str | None) -> Examples:
-    """The prompts whose errors are mended."""
-    from sparselit.cli.models import examples_of
-    from sparselit.cli.oracle import oracle
-
-    if prompts:
-        words = circuit.behaviour.vocabulary
-        return examples_of(Path(prompts), words, circuit.model.max_length, oracle(circuit))
-    splits = circuit.behaviour.splits
-    name = split or ("out_of_distribution" if "out_of_distribution" in splits else "report")
-    if name not in splits:
-        raise SparselitError(f"--split {name}: the circuit's splits are {', '.join(splits)}")
-    return splits[name]
 
 
 def _digest(examples: Examples) -> str:
