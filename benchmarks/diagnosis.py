@@ -26,7 +26,7 @@ from sparselit.tasks import FirstToken
 from torch.nn import functional as F
 
 from benchmarks.records import Records
-from sparselit.circuits import Behaviour, Bound, NoCircuitError, discover, write_circuit
+from sparselit.circuits import Behaviour, Bound, discover, write_circuit
 from sparselit.circuits.circuit import model_hash
 from sparselit.circuits.loaded import Loaded, load
 from sparselit.circuits.use.repair import applied, between
@@ -44,8 +44,8 @@ from sparselit.statistics.intervals import wilson
 PLANTS, CLEAN, LEAST, BUDGET = 100, 200, 20, 5
 KINDS = ("zero", "sign", "shortcut")
 LOOKED_AT = 2048
-#: Losses that differ by less are the same: the two weights are one after the other on one path.
-SAME = 1e-3
+#: Losses (logits) that differ by less are the same: the two weights are one after the other on one path.
+SAME = 1e-2
 
 
 def alone(circuit: Loaded) -> Transformer:
@@ -174,19 +174,18 @@ def clean(folder: Path, number: int = CLEAN) -> list[dict[str, Any]]:
 
 def _clean(folder: Path, seed: int) -> dict[str, Any]:
     task = FirstToken(pool=4096, discovery=256, selection=1024, report=1024, seed=seed)
-    model = _trained(task, seed, steps=(150, 250, 400)[seed % 3])
+    model = _trained(task, seed, steps=(150, 200, 400)[seed % 3])
     behaviour: Behaviour = task.behaviour()
     pool = behaviour.splits["report"]
-    row = {"accuracy": accuracy(model, pool), "wrong": 0, "reported": False}
-    try:
-        errors = errors_of(model, pool, behaviour.splits["discovery"])
-        bound = Bound("accuracy", at_least=max(0.5, 0.95 * row["accuracy"]))
-        record = discover(model, behaviour, [bound], ablation="zero")
-    except (SparselitError, NoCircuitError):
-        return row
+    right = accuracy(model, pool)
+    row = {"accuracy": right, "wrong": round((1 - right) * len(pool.answer)), "reported": False}
+    if row["wrong"] < 2:
+        return row  # `sparselit diagnose` says that there is nothing to trace
+    errors = errors_of(model, pool, behaviour.splits["discovery"])
+    bound = Bound("accuracy", at_least=max(0.3, 0.9 * right))
+    record = discover(model, behaviour, [bound], ablation="zero")
     write_circuit(folder / "clean.json", record, model, behaviour)
-    found = diagnose(model, load(folder / "clean.json"), errors)
-    return {**row, "wrong": errors.wrong, "reported": found.fault is not None}
+    return {**row, "reported": diagnose(model, load(folder / "clean.json"), errors).fault is not None}
 
 
 def _trained(task: FirstToken, seed: int, steps: int) -> Transformer:
@@ -232,9 +231,11 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
             undone = all(row[way]["undone"] for row in part)
             off = [row[way]["off_task"] for row in part if row["model"] == "full"]
             kept = [{"ok": value <= 0.01} for value in off]
-            lines.append(f"  {way}: 99 % of the accuracy back {share(back, 'ok')}, weights median "
-                         f"{median(row[way]['weights'] for row in part)}, off-task within 0.01 nats {share(kept, 'ok')}, "
-                         f"undone bit for bit {undone}")  # fmt: skip
+            lines.append(
+                f"  {way}: 99 % of the accuracy back {share(back, 'ok')}, weights median"
+                f" {median(row[way]['weights'] for row in part)}, off-task within 0.01 nats {share(kept, 'ok')},"
+                f" undone bit for bit {undone}"
+            )
     return lines
 
 

@@ -57,6 +57,12 @@ def test_errors_are_mended_and_the_edit_is_applied_and_undone_to_the_bit(folder:
     refused(sparselit(folder, "edit", "apply", "e.json", "--ckpt_path", "faulty.ckpt", "-o", "good.ckpt"), "exists")
 
 
+def test_a_fault_is_traced_to_the_weight_and_its_neighbours(folder: Path) -> None:
+    done = sparselit(folder, "diagnose", NAME, "--ckpt_path", "faulty.ckpt", "--split", "discovery")
+    assert done.code == 0, done.err
+    assert "fault        layers.0.attn.o.weight[3,5] is zero" in done.out
+
+
 def test_edits_by_hand_are_composed_and_compared(folder: Path) -> None:
     for i, name in enumerate("ab"):
         part = f"unembed.weight[{i},0]=0.5"

@@ -118,17 +118,25 @@ def _read_channels(model: Transformer, within: Mapping[str, Tensor]) -> dict[str
     """The inner channels that a block must compute, by the matrix that reads them, where those are not all.
 
     Neurons that nothing reads go, unless AbsTopK weighs them against the others. Attention stays whole, or shrinks to
-    one channel for each head where nothing reads it.
+    one channel for each head where nothing reads it. Where an edit is attached, it counts channels, and all stay.
     """
     read = {}
     for i in range(len(model.layers)):
         attention, mlp = f"layers.{i}.attn.o.weight", f"layers.{i}.mlp.down.weight"
-        if attention in within and not bool(within[attention].any()):
+        whole = {block for block in ("attn", "mlp") if _is_edited(model, f"layers.{i}.{block}.")}
+        if attention in within and "attn" not in whole and not bool(within[attention].any()):
             read[attention] = torch.arange(model.n_heads, device=within[attention].device)
         neurons = within[mlp].any(0) if mlp in within else torch.ones(1)
-        if not bool(neurons.all()) and (model.sites[f"layers.{i}.mlp.act"].keep is None or not bool(neurons.any())):
+        whole |= {"mlp"} if bool(neurons.all()) else set()
+        if "mlp" not in whole and (model.sites[f"layers.{i}.mlp.act"].keep is None or not bool(neurons.any())):
             read[mlp] = neurons.nonzero()[:, 0]
     return read
+
+
+def _is_edited(model: Transformer, block: str) -> bool:
+    """Whether anything is attached to a block's inner sites."""
+    inner = ("q", "k", "v", "z", "act")
+    return any(site.attached for name, site in model.sites.items() if name.removeprefix(block) in inner)
 
 
 def _inner(name: str, parameters: Mapping[str, Tensor]) -> list[str]:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sparselit.circuits.criterion import Bound
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.fast import FastEngine
+from sparselit.circuits.run.masked import masked_logits
 from sparselit.circuits.run.naive import NaiveEngine
+from sparselit.circuits.run.patch import Patch, patched
 from sparselit.circuits.search.problem import Problem
 from tests.circuits.models import configs, random_channels, random_subset, randomised, seeds, some_examples
 
@@ -158,3 +160,18 @@ def test_where_abs_top_k_needs_all_channels_the_compacted_model_says_so() -> Non
     ):
         engine = FastEngine.of(model, ablation, {"discovery": examples})
         assert engine._compact(random_subset(engine.everything(), 0.3, 0)).channels.whole == whole
+
+
+def test_a_node_that_nothing_reads_can_be_patched() -> None:
+    """Neurons and heads that nothing reads are left out of a run, unless an edit counts their channels."""
+    model, examples = randomised(1), some_examples()
+    engine = NaiveEngine.of(model)
+    masks = engine.masks(engine.everything())
+    masks["layers.0.mlp.down.weight"][:, 1:] = False
+    masks["layers.0.attn.o.weight"][:] = False
+    known = engine.context(examples)
+    for site, channel in (("layers.0.mlp.act", 3), ("layers.0.attn.v", 5)):
+        patch = patched(Patch([channel], torch.ones(len(examples.answer), 1, 1)))
+        with model.sites.edited(after={site: patch}):
+            ran = [masked_logits(model, masks, known, within=within) for within in (None, masks)]
+        assert torch.allclose(*ran, atol=1e-5)

@@ -9,18 +9,17 @@ interval of that count says that it repairs most of them, and that it breaks har
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparselit.circuits.loaded import Recorded
 from sparselit.circuits.subnetwork import Subnetwork
-from sparselit.circuits.use.repair.objective import Cases, Entries, Objective, gradients, lead
+from sparselit.circuits.use.repair.objective import MARGIN, Cases, Entries, Objective, gradients, lead
 from sparselit.circuits.use.repair.repair import Errors
 from sparselit.circuits.use.repair.smallest import fitted, steps
 from sparselit.data.examples import Examples
@@ -30,11 +29,13 @@ from sparselit.model.wiring import Edges, Place
 from sparselit.statistics.intervals import wilson
 
 #: A finding repairs more than this share of the held-out errors, and breaks less than that share of right prompts.
-REPAIRS, BREAKS = 0.5, 0.05
+REPAIRS, BREAKS = 0.5, 0.1
 #: Weights outside of the circuit that are ablated one by one: those whose removal should help most, to first order.
 OUTSIDE = 32
 #: Weights whose value is fitted, and prompts of each kind that are used for it.
 REFINED, PROMPTS = 6, 128
+#: What a change of the largest entry of its tensor costs, in logits; setting to zero and turning the sign cost nothing.
+COST = 0.02
 #: A node differs where it is this many standard deviations from its value on the nearest right prompt.
 DIFFERS = 1.0
 _SHOWN = 5
@@ -52,7 +53,7 @@ class Suspect:
         before: its value.
         after: the value that is best on the first half of the errors.
         inside: whether it is one of the circuit's.
-        loss: what remains with it (nats), by which suspects are ranked.
+        loss: what remains with it (logits), with the cost of the change; suspects are ranked by it.
         repairs: share of the held-out errors that become right.
         breaks: share of right prompts that become wrong.
     """
@@ -116,13 +117,23 @@ class Diagnosis:
 
 
 class Answers(Objective):
-    """The loss of right answers, errors and right prompts weighing the same; what the model was does not count."""
+    """By how much right answers fall short of the lead that right answers have in this model, at most ``MARGIN``.
 
-    def loss(self, changed: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
-        """Cross-entropy (nats) with some tensors exchanged."""
+    Errors and right prompts weigh the same, and what the model said before does not count. The loss is 0 as soon as
+    everything is answered as clearly as what is right already, so that weights which do more are no better suspects.
+    """
+
+    def __init__(self, model: Transformer, cases: Cases) -> None:
+        super().__init__(model, cases)
+        with torch.no_grad():
+            usual = lead(self.logits({})[self._n :], cases.right.answer).median()
+        self._margin = min(MARGIN, float(usual))
+
+    def loss(self, changed: Mapping[str, Tensor]) -> Tensor:
+        """Logits that are missing, with some tensors exchanged."""
         logits, n = self.logits(changed), self._n
-        wrong = F.cross_entropy(logits[:n], self.cases.wrong.answer)
-        return wrong + F.cross_entropy(logits[n:], self.cases.right.answer)
+        parts = ((logits[:n], self.cases.wrong), (logits[n:], self.cases.right))
+        return sum(((self._margin - lead(x, one.answer)).clamp(min=0).mean() for x, one in parts), torch.zeros(()))
 
 
 def diagnose(model: Transformer, circuit: Recorded, errors: Errors) -> Diagnosis:
@@ -160,37 +171,40 @@ def diagnose(model: Transformer, circuit: Recorded, errors: Errors) -> Diagnosis
 def _ranked(model: Transformer, places: Sequence[Place], objective: Objective) -> list[tuple[Place, Tensor, bool]]:
     """The weights with which least of the loss remains, with their best values and whether they are the circuit's."""
     edges = Edges.of(model)
-    slopes = gradients(objective, edges.names, {})
     inside = set(places)
     others = [place for place in (edges.describe(i) for i in range(len(edges))) if place not in inside]
     found: list[tuple[float, Place, Tensor, bool]] = []
-    with torch.no_grad():
-        known = Entries(model, places)
-        for i, place in enumerate(places):
-            entries = Entries(model, [place])
-            for value in steps(known.values[i], known.scale[i]):
-                found.append((float(objective.loss(entries.tensors(value[None]))), place, value, True))
-        if others:
-            outside = Entries(model, others)
-            gain = outside.of(slopes) * outside.values
-            for i in gain.argsort(descending=True, stable=True)[:OUTSIDE].tolist():
-                zero = torch.zeros(())
-                tensors = Entries(model, [others[i]]).tensors(zero[None])
-                found.append((float(objective.loss(tensors)), others[i], zero, False))
-    best: dict[Place, tuple[float, Place, Tensor, bool]] = {}
-    for one in sorted(found, key=lambda row: row[0]):
-        best.setdefault(one[1], one)
-    return [(place, value, own) for _, place, value, own in list(best.values())[:REFINED]]
+    for place in places:
+        entries = Entries(model, [place])
+        for value in steps(entries.values[0], entries.scale[0]):
+            found.append((_score(entries, value[None], objective), place, value[None], True))
+    if others:
+        outside = Entries(model, others)
+        gain = outside.of(gradients(objective, edges.names, {})) * outside.values
+        for i in gain.argsort(descending=True, stable=True)[:OUTSIDE].tolist():
+            zero = torch.zeros(1)
+            found.append((_score(Entries(model, [others[i]]), zero, objective), others[i], zero, False))
+    best: dict[Place, tuple[Place, Tensor, bool]] = {}
+    for _, place, value, own in sorted(found, key=lambda row: row[0]):
+        best.setdefault(place, (place, value, own))
+    return list(best.values())[:REFINED]
+
+
+@torch.no_grad()
+def _score(entries: Entries, value: Tensor, objective: Objective) -> float:
+    """What remains of the loss with another value (1,) of one entry, and what the change costs."""
+    old = float(entries.values)
+    plain = float(value) in (0.0, -old) and old != 0
+    change = 0.0 if plain else (float(value) - old) / float(entries.scale)
+    return float(objective.loss(entries.tensors(value))) + COST * change**2
 
 
 def _suspect(
     model: Transformer, place: Place, value: Tensor, inside: bool, objective: Objective, errors: Errors
 ) -> Suspect:
     entries = Entries(model, [place])
-    best = fitted(entries, value[None], objective) if float(value) or inside else value[None]
-    with torch.no_grad():
-        losses = [float(objective.loss(entries.tensors(x))) for x in (best, value[None])]
-    best = best if losses[0] <= losses[1] else value[None]
+    tried = [value, fitted(entries, value, objective)] if inside else [value]
+    best = min(tried, key=lambda one: _score(entries, one, objective))
     other = entries.model(model, best)
     before, after = float(entries.values), float(best)
     return Suspect(
@@ -199,7 +213,7 @@ def _suspect(
         before,
         after,
         inside,
-        round(min(losses), 6),
+        round(_score(entries, best, objective), 6),
         _counted(_right(other, errors.held_out)),
         _counted(~_right(other, errors.cases.right)),
     )
