@@ -69,7 +69,7 @@ def planted(model: Transformer, circuit: Loaded, kind: str, rng: random.Random) 
     else:
         name, row, column = rng.choice(circuit.circuit.places)
         tensor = other.get_parameter(name)
-        value = 0.0 if kind == "zero" else -float(tensor.view(len(tensor), -1)[row, column])
+        value = 0.0 if kind == "zero" else -tensor.detach().view(len(tensor), -1)[row, column].item()
     with torch.no_grad():
         tensor.view(len(tensor), -1)[row, column] = value
     return other, (name, row, column)
