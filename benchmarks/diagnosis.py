@@ -35,7 +35,6 @@ from sparselit.circuits.use.repair.repair import Errors, errors_of, repaired
 from sparselit.circuits.use.repair.smallest import smallest
 from sparselit.cli.other_tasks import other_prompts
 from sparselit.data.examples import Examples
-from sparselit.errors import SparselitError
 from sparselit.model.transformer import Transformer
 from sparselit.model.wiring import Edges, Place
 from sparselit.sparsity.projection import project_
@@ -148,12 +147,10 @@ def plants(folder: Path, paths: Sequence[str], number: int = PLANTS) -> list[dic
             healthy = circuit.model if where == "full" else alone(circuit)
             damaged, place = planted(healthy, circuit, kind, rng)
             pool = circuit.behaviour.splits["selection"].select(slice(0, LOOKED_AT))
-            try:
-                errors = errors_of(damaged, pool, circuit.behaviour.splits["discovery"])
-            except SparselitError:
-                return {"wrong": 0}
-            if errors.wrong < LEAST:
-                return {"wrong": errors.wrong}
+            wrong = round((1 - accuracy(damaged, pool)) * len(pool.answer))
+            if wrong < LEAST or accuracy(damaged, circuit.behaviour.splits["discovery"]) == 0:
+                return {"wrong": min(wrong, LEAST - 1)}  # no fault to be seen, or nothing right to compare with
+            errors = errors_of(damaged, pool, circuit.behaviour.splits["discovery"])
             return measured(healthy, damaged, circuit, place, errors, others[which] if where == "full" else [])
 
         row = records.once(key, compute)
