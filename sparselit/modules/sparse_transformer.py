@@ -174,7 +174,8 @@ class SparseTransformer(LightningModule):
     def on_fit_start(self) -> None:
         """Train at the rate that a learning rate finder has just put among the hyper-parameters."""
         for scheduler in [config.scheduler for config in self.trainer.lr_scheduler_configs]:
-            if isinstance(scheduler, LambdaLR) and scheduler.base_lrs != [self.hparams["lr"]] * len(scheduler.base_lrs):
+            ours = isinstance(scheduler, LambdaLR) and self._rate in scheduler.lr_lambdas
+            if ours and scheduler.base_lrs != [self.hparams["lr"]] * len(scheduler.base_lrs):
                 scheduler.base_lrs = [self.hparams["lr"]] * len(scheduler.base_lrs)
                 for group in scheduler.optimizer.param_groups:
                     group["initial_lr"], group["lr"] = self.hparams["lr"], self.hparams["lr"] * self._rate(0)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, ReduceLROnPlateau
+from torch.optim import Optimizer
 
 from sparselit.cli.commands import EXPERIMENT
 from sparselit.cli.experiment.arguments import Arguments
@@ -24,8 +25,9 @@ from sparselit.cli.experiment.conflicts import (
     silent_changes,
 )
 from sparselit.cli.experiment.discover_command import EXPLAINED
-from sparselit.cli.experiment.escaped import explained
+from sparselit.cli.experiment.escaped import explained, sentence
 from sparselit.cli.experiment.help import OPTIONS, experiment_help
+from sparselit.cli.experiment.monitors import refuse_monitors
 from sparselit.cli.experiment.parser import ExperimentParser
 from sparselit.cli.experiment.reproducible import pin_torch
 from sparselit.cli.experiment.resume import Start, differences, find_start
@@ -39,6 +41,8 @@ from sparselit.training.discovery import Discovery
 from sparselit.training.sparsifier import Sparsifier
 
 MODEL = "sparselit.SparseTransformer"
+#: Arguments of our model that the keys ``optimizer`` and ``lr_scheduler`` replace.
+OPTIMIZER_KEYS = ("lr", "betas", "eps", "weight_decay", "warmup", "decay", "final_lr", "sharkfin")
 #: Optional keys beside Lightning's, each a callback of its own: adding one is one line.
 CALLBACK_KEYS: dict[str, type[Callback]] = {"sparsity": Sparsifier, "circuits": Discovery}
 
@@ -77,7 +81,6 @@ class CommandLine(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=arguments.argv,
-            auto_configure_optimizers=False,
         )
 
     # -- the keys -----------------------------------------------------------------------------------------------------
@@ -120,6 +123,32 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
 
+    @staticmethod
+    def configure_optimizers(lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:
+        """The keys ``optimizer`` and ``lr_scheduler``: as Lightning's, but a schedule counts optimizer steps.
+
+        A stream without end has one epoch. What waits for a monitored value is told of it after each validation.
+        """
+        if lr_scheduler is None:
+            return optimizer
+        schedule = {"scheduler": lr_scheduler, "interval": "step", "name": "lr"}
+        if isinstance(lr_scheduler, ReduceLROnPlateau):
+            trainer = lightning_module.trainer
+            refuse_monitors(trainer, lightning_module, getattr(trainer, "datamodule", None), lr_scheduler)
+            schedule |= {"monitor": lr_scheduler.monitor, "frequency": trainer.val_check_interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        """Lightning's step, with the answer of an optimizer or a schedule that cannot be made in one line."""
+        own = [key for key in OPTIMIZER_KEYS if key in self.model.hparams]
+        chosen = self._get(self.config_init, "optimizer")
+        try:
+            super()._add_configure_optimizers_method_to_model(subcommand)
+        except (ValueError, TypeError) as error:
+            raise SparselitError(f"optimizer, lr_scheduler: {sentence(error)}") from error
+        if chosen and own and subcommand == "fit":
+            self.notes.append(f"optimizer: {chosen['class_path']}; model.{', '.join(own)} do nothing then")
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         assert isinstance(parser, ExperimentParser)
@@ -144,6 +173,10 @@ class CommandLine(LightningCLI):
         refuse_length(settings.trainer, self.config.subcommand)
         refuse_precision(settings.trainer)
         refuse_values(settings)
+        if settings.get("lr_scheduler") and not settings.get("optimizer"):
+            raise SparselitError(
+                "lr_scheduler needs optimizer; without both, model.lr, warmup and decay are the schedule"
+            )
         plain_defaults(settings)
         if settings.reproducible and settings.compile:
             raise SparselitError("reproducible: true pins kernels that compile replaces; set one of them to false")

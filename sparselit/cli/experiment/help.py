@@ -28,6 +28,8 @@ TRAINER = {
     "default_root_dir": "folder that holds runs/; default: the current one",
 }
 OPTIONS = {
+    "optimizer": "a class of torch in place of the model's AdamW",
+    "lr_scheduler": "its schedule, counted in optimizer steps",
     "name": "name of the run, whose folder is runs/NAME/version_0; default: that of the first configuration file",
     "ckpt_path": "a checkpoint file, `last` (the newest of this run, whose folder is used) or `best` (of a monitor)",
     "reproducible": "pin threads, algorithms and CPU kernels, so that other processors give the same digits; slower",
@@ -93,7 +95,7 @@ def experiment_help(
 
 def _serves(option: str, command: str) -> bool:
     """Whether a command does anything with an option; all read those that a run's configuration holds."""
-    return command == "fit" or option not in ("init_from", "compile")
+    return command == "fit" or option not in ("init_from", "compile", "optimizer", "lr_scheduler")
 
 
 def _class_rows(key: str, class_type: type, skip: tuple[str, ...]) -> Iterator[tuple[str, str]]:

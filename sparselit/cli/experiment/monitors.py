@@ -29,13 +29,14 @@ _OF_TENSORS = tuple(
 )
 
 
-def refuse_monitors(trainer: Trainer, model: LightningModule, data: object) -> None:
+def refuse_monitors(trainer: Trainer, model: LightningModule, data: object, *schedulers: object) -> None:
     """Refuse to monitor a name that nothing logs, where all that is logged is known.
 
     Args:
         trainer: its callbacks are looked at.
         model: what is trained; only of :class:`SparseTransformer` itself is it known what it logs.
         data: the task.
+        schedulers: settings of learning rates that may monitor something as well.
 
     Raises:
         SparselitError: names the callback and the name.
@@ -46,7 +47,7 @@ def refuse_monitors(trainer: Trainer, model: LightningModule, data: object) -> N
         return
     names = logged_names(callbacks, model, data)
     measured = any(type(callback).__name__ == "SparsityMonitor" for callback in callbacks)
-    for callback in callbacks:
+    for callback in [*callbacks, *schedulers]:
         monitor = getattr(callback, "monitor", None)
         if not isinstance(monitor, str) or monitor in names or (measured and monitor.startswith(_OF_TENSORS)):
             continue

@@ -58,6 +58,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create.*")
     # It holds the run's own checkpoints, which nothing else removes.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # The run says so itself, and which keys do nothing then.
+    warnings.filterwarnings("ignore", ".*configure_optimizers` will be overridden by")
     # It then logs rates, and no share of what the device could do.
     warnings.filterwarnings("ignore", "When using the `?ThroughputMonitor")
     # jsonargparse deprecates the methods that Lightning calls; pinned below its version 5.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from pydoc import ErrorDuringImport, locate
 
 from jsonargparse import ArgumentParser
@@ -127,6 +128,8 @@ def _unknown(leaf: _Leaf, options: list[str]) -> str:
     short = leaf.class_path.rpartition(".")[2]
     known = class_arguments(leaf.class_path)
     where = f"{leaf.key}." if leaf.key else ""
+    if short in ("Optimizer", "LRScheduler", "ReduceLROnPlateau"):
+        return f"{leaf.key}: name a class first, as in --{leaf.key} {'AdamW' if short == 'Optimizer' else 'StepLR'}"
     if short in ("Sparsifier", "Callback", "LightningDataModule", "LightningModule", "Task"):
         known_classes = ", ".join(sorted(subclass_names(leaf.class_path, ours=True)))
         return f"{leaf.key}: name a class_path first: {known_classes}"
@@ -158,7 +161,11 @@ def _brief(text: str) -> str:
 def _class_in(kind: str) -> type | None:
     """The class that a type, or a list of that type, needs; None for numbers, texts and the like."""
     match = re.fullmatch(r"(?:list\[)?([\w.]+\.\w+)\]?", kind)
-    found = locate(match[1]) if match else None
+    module, _, name = match[1].rpartition(".") if match else ("", "", "")
+    try:
+        found = getattr(import_module(module), name, None) if module else None
+    except ImportError:
+        return None
     return found if isinstance(found, type) else None
 
 
