@@ -157,3 +157,12 @@ def test_mistakes_are_answered_in_one_line(
     with pytest.raises(SystemExit) as stop:
         main(list(argv))
     refused(Outcome(int(stop.value.code or 0), *capsys.readouterr()), *expected)
+
+
+def test_an_attack_writes_what_repair_can_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["attack", str(folder / NAME), "--n", "4", "--steps", "2", "--width", "4", "-o", str(folder / "adv.jsonl")])
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == ["circuit", "random", "model", "gradient"]
+    assert max(map(len, out.replace(str(folder), "").splitlines())) <= 80
+    rows = [json.loads(line) for line in (folder / "adv.jsonl").read_text().splitlines()]
+    assert all(set(row) == {"prompt", "answer"} for row in rows)

@@ -26,6 +26,7 @@ COMMAND_MODULES = {
     "diagnose": "trace a model's errors to the weights and nodes behind them",
     "repair": "mend a model's errors by an edit of its circuit's weights",
     "edit": "show, apply, undo, check, compose and compare edits",
+    "attack": "look for prompts on which a circuit, and its model, is deceived",
     "audit": "account for a model's answer to a prompt, from its circuits",
     "diff": "say what two circuits share and what differs",
     "union": "say what all circuits of a model explain together",
