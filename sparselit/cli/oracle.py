@@ -26,8 +26,9 @@ def task_of(circuit: Recorded) -> Task | None:
 
     load_plugins()
     record = circuit.circuit.task
+    package, _, name = record.class_path.rpartition(".")
     for kind in subclasses(Task):
-        if f"{kind.__module__}.{kind.__qualname__}" == record.class_path:
+        if kind.__qualname__ == name and f"{kind.__module__}.".startswith(f"{package}."):
             try:
                 return kind(**record.init_args)
             except (TypeError, AttributeError, SparselitError):
