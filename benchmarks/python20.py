@@ -6,7 +6,7 @@
 
 Each circuit is one ``sparselit discover --ckpt_path python_base --circuits.task TASK``, in a process of its own, under
 mean ablation: the means of the task's own prompts, or those of the training distribution as in Gao et al. 2025. Rows
-are kept in ``benchmarks/python20.jsonl``, circuits in ``results/python20/MEANS/TASK.json``.
+are kept in ``benchmarks/python20.jsonl``, circuits in ``results/python20/MEANS/TASK/``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def able() -> list[str]:
 
 def search(task: str, means: str) -> dict[str, Any]:
     """Size and report-split scores of one circuit, or why there is none."""
-    output = FOLDER / means / f"{task}.json"
-    argv = ["discover", "--ckpt_path", MODEL, "--circuits.task", task, "--output", str(output)]
+    output = FOLDER / means / task / f"{task}.json"
+    argv = ["discover", "--ckpt_path", MODEL, "--circuits.task", task, "--output", str(FOLDER / means / f"{task}.json")]
+    argv += ["--data.texts", "256"] if means == "texts" else []
     argv += ["--circuits.ablation", "{kind: mean, distribution: " + means + "}"]
     start = time.perf_counter()
     done = subprocess.run(
@@ -96,8 +97,8 @@ def main() -> None:
     parser.add_argument("--means", nargs="+", default=MEANS, choices=MEANS, help="of what prompts; default: both")
     parser.add_argument("--table", action="store_true", help="search nothing, show what there is")
     options = parser.parse_args()
-    for task in () if options.table else options.tasks:
-        for means in options.means:
+    for means in () if options.table else options.means:
+        for task in options.tasks:
             row = RECORDS.once({"task": task, "means": means}, lambda task=task, means=means: search(task, means))
             sys.stderr.write(f"{row}\n")
     sys.stdout.write(table(RECORDS.read()))
