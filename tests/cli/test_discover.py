@@ -473,6 +473,25 @@ def test_a_second_ctrl_c_stops_a_search_at_once(copying: Path) -> None:
     assert not (copying / RUN / "circuits").exists()
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_search_that_is_made_up_for_after_a_kill_is_not_ended_with_what_it_has(
+    copying: Path, signum: signal.Signals
+) -> None:
+    search = "{class_path: a_copying_task.Patient, init_args: {seconds: 60}}"
+    patient = (*FIT, "--circuits.search", search)
+    process = start(copying, *patient)
+    wait_for(copying / "searching", process)
+    process.kill()
+    process.communicate(timeout=30)
+    (copying / "searching").unlink()
+    process = start(copying, *patient, "--ckpt_path", "last")
+    wait_for(copying / "searching", process)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signum, err
+    assert not list((copying / RUN).rglob("circuits/step=*"))
+
+
 def test_two_processes_search_once_and_agree(copying: Path) -> None:
     """The first process searches, the other one waits; about 10 s."""
     more = ("--trainer.devices", "2", "--trainer.strategy", "ddp")

@@ -122,7 +122,6 @@ def prepared(folder: Path) -> Path:
     config = yaml.safe_load(yaml.safe_dump(CONFIG))
     config["trainer"] |= {"max_steps": STEPS, "callbacks": config["trainer"]["callbacks"][:1]}
     config["trainer"]["callbacks"][0]["init_args"]["every_n_steps"] = EVERY
-    config["circuits"]["init_args"]["max_seconds"] = None  # what a limit of time leaves depends on the machine's load
     folder.mkdir(exist_ok=True)
     write_data(folder)
     (folder / "case.yaml").write_text(yaml.safe_dump(config))

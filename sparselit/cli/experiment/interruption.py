@@ -109,7 +109,5 @@ class Interruption(Checkpoint):
             # Not sys.stderr: a handler may interrupt a write to it.
             with suppress(OSError):  # a terminal that was closed
                 os.write(2, b"\nfinishing the step to keep a checkpoint; the same signal again stops at once\n")
-        elif signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
+        else:  # not KeyboardInterrupt, which ends a search with what it has
             sys.exit(128 + signum)
