@@ -4,11 +4,11 @@
     python -m benchmarks.diagnosis clean FOLDER                # 200 models without any plant
 
 A plant sets a certified weight to zero, turns its sign, or adds a shortcut edge, in the full model (``full``) or in the
-model that has the circuit's weights alone (``alone``); it counts where at least ``LEAST`` of the looked-at prompts go
-wrong. The diagnosis sees the damaged model, the circuit's places and the selection split, never the old values. The
-repair may change the suspects' weights, at most five; the report split says how much of the healthy accuracy is back.
-Other tasks of the model, where its run has any, say what else changed, held against the healthy model. Results lie in
-``FOLDER`` as JSON lines; a command that was interrupted goes on.
+model that has the circuit's weights alone (``alone``); it counts where at least ``LEAST`` more of the looked-at prompts
+go wrong, and four times as many as before. The diagnosis sees the damaged model, the circuit's places and the selection
+split, never the old values. The repair may change the suspects' weights, at most five; the report split says how much
+of the healthy accuracy is back. Other tasks of the model, where its run has any, say what else changed, held against
+the healthy model. Results lie in ``FOLDER`` as JSON lines; a command that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -102,6 +102,7 @@ def measured(
     place: Place,
     errors: Errors,
     others: Sequence[Examples],
+    beside: bool,
 ) -> dict[str, Any]:
     """What diagnosis and repairs make of one plant."""
     report = circuit.behaviour.splits["report"].select(slice(0, LOOKED_AT))
@@ -111,14 +112,14 @@ def measured(
     row: dict[str, Any] = {
         "wrong": errors.wrong, "n": errors.n, "rank": rank, "first": first, "reported": found.fault is not None,
         "named": found.fault is not None and found.fault.place == place, "healthy": good,
-        "damaged": accuracy(damaged, report),
+        "damaged": accuracy(damaged, report), "others": len(others),
     }  # fmt: skip
     suspects = [suspect.place for suspect in found.suspects]
-    ways = {
-        "diagnosed": lambda: smallest(damaged, suspects, Answers(damaged, errors.cases), BUDGET),
-        "random": lambda: repaired(damaged, circuit, errors, "random", BUDGET),
-        "finetune": lambda: repaired(damaged, circuit, errors, "finetune"),
+    ways: dict[str, Callable[[], Transformer]] = {
+        "diagnosed": lambda: smallest(damaged, suspects, Answers(damaged, errors.cases), BUDGET)
     }
+    if beside:  # as slow as all else together
+        ways |= {way: lambda way=way: repaired(damaged, circuit, errors, way, BUDGET) for way in ("random", "finetune")}  # type: ignore[misc]
     for way, make in ways.items():
         other = make()
         edit = between(damaged, other)
@@ -138,22 +139,32 @@ def plants(folder: Path, paths: Sequence[str], number: int = PLANTS) -> list[dic
     counted: list[dict[str, Any]] = []
     trial = 0
     while len(counted) < number and trial < 20 * number:
-        which, kind, where = trial % len(circuits), KINDS[trial // len(circuits) % 3], ("full", "alone")[trial // 3 % 2]
+        which, kind, where = (
+            trial % len(circuits),
+            KINDS[trial // len(circuits) % 3],
+            ("alone", "full")[trial // (3 * len(circuits)) % 2],
+        )
         key = {"trial": trial, "circuit": circuits[which].circuit.task.name, "kind": kind, "model": where}
         circuit, rng = circuits[which], random.Random(f"plant {trial}")
-        trial += 1
 
-        def compute(circuit=circuit, kind=kind, where=where, rng=rng, which=which) -> dict[str, Any]:  # type: ignore[no-untyped-def]
+        def compute(circuit=circuit, kind=kind, where=where, rng=rng, which=which, trial=trial) -> dict[str, Any]:  # type: ignore[no-untyped-def]
             healthy = circuit.model if where == "full" else alone(circuit)
             damaged, place = planted(healthy, circuit, kind, rng)
             pool = circuit.behaviour.splits["selection"].select(slice(0, LOOKED_AT))
-            wrong = round((1 - accuracy(damaged, pool)) * len(pool.answer))
-            if wrong < LEAST or accuracy(damaged, circuit.behaviour.splits["discovery"]) == 0:
-                return {"wrong": min(wrong, LEAST - 1)}  # no fault to be seen, or nothing right to compare with
+            before, wrong = (round((1 - accuracy(x, pool)) * len(pool.answer)) for x in (healthy, damaged))
+            if (
+                wrong - before < LEAST
+                or before > wrong / 4
+                or accuracy(damaged, circuit.behaviour.splits["discovery"]) == 0
+            ):
+                return {"wrong": 0}  # no fault to be seen, or nothing right to compare with
             errors = errors_of(damaged, pool, circuit.behaviour.splits["discovery"])
-            return measured(healthy, damaged, circuit, place, errors, others[which] if where == "full" else [])
+            return measured(
+                healthy, damaged, circuit, place, errors, others[which] if where == "full" else [], trial % 4 == 0
+            )
 
         row = records.once(key, compute)
+        trial += 1
         counted += [row] if row["wrong"] >= LEAST else []
         sys.stderr.write(f"\r{len(counted)} plants in {trial} trials")
     return counted
@@ -170,8 +181,8 @@ def clean(folder: Path, number: int = CLEAN) -> list[dict[str, Any]]:
 
 
 def _clean(folder: Path, seed: int) -> dict[str, Any]:
-    task = FirstToken(pool=4096, discovery=256, selection=1024, report=1024, seed=seed)
-    model = _trained(task, seed, steps=(150, 200, 400)[seed % 3])
+    task = FirstToken(pool=2048, discovery=128, selection=256, report=512, seed=seed)
+    model = _trained(task, seed, steps=(110, 150, 200)[seed % 3])
     behaviour: Behaviour = task.behaviour()
     pool = behaviour.splits["report"]
     right = accuracy(model, pool)
@@ -179,8 +190,8 @@ def _clean(folder: Path, seed: int) -> dict[str, Any]:
     if row["wrong"] < 2:
         return row  # `sparselit diagnose` says that there is nothing to trace
     errors = errors_of(model, pool, behaviour.splits["discovery"])
-    bound = Bound("accuracy", at_least=max(0.3, 0.9 * right))
-    record = discover(model, behaviour, [bound], ablation="zero")
+    bound = Bound("accuracy", at_least=0.8 * right)
+    record = discover(model, behaviour, [bound], ablation="zero", margin=0.0, max_seconds=3)
     write_circuit(folder / "clean.json", record, model, behaviour)
     return {**row, "reported": diagnose(model, load(folder / "clean.json"), errors).fault is not None}
 
@@ -224,13 +235,16 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(f"{title}: first {share(strict, 'one')}, first or as good {share(part, 'first')}, "
                      f"reported {share(part, 'reported')}")  # fmt: skip
         for way in ("diagnosed", "random", "finetune"):
-            back = [{"ok": row[way]["accuracy"] >= 0.99 * row["healthy"]} for row in part]
-            undone = all(row[way]["undone"] for row in part)
-            off = [row[way]["off_task"] for row in part if row["model"] == "full"]
+            some = [row for row in part if way in row]
+            if not some:
+                continue
+            back = [{"ok": row[way]["accuracy"] >= 0.99 * row["healthy"]} for row in some]
+            undone = all(row[way]["undone"] for row in some)
+            off = [row[way]["off_task"] for row in some if row["model"] == "full" and row["others"]]
             kept = [{"ok": value <= 0.01} for value in off]
             lines.append(
                 f"  {way}: 99 % of the accuracy back {share(back, 'ok')}, weights median"
-                f" {median(row[way]['weights'] for row in part)}, off-task within 0.01 nats {share(kept, 'ok')},"
+                f" {median(row[way]['weights'] for row in some)}, off-task within 0.01 nats {share(kept, 'ok')},"
                 f" undone bit for bit {undone}"
             )
     return lines

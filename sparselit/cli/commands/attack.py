@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError, check_seed, check_whole
-from sparselit.report.facts import hanging, interval_text, percent
+from sparselit.report.facts import hanging, interval_text, percent, shortened
 from sparselit.runs.atomic import write_text
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def lines(found: Attack, words: Sequence[str]) -> list[str]:
             f"{one.method:<10}{one.asked:>8,}{one.n:>9,}{percent(one.success, 1):>13}"
             f"{interval_text(one.interval):>19}{predicted:>11}{one.circuit_only:>8,}"
         )
-        rows += [f"  transfer {percent(share, 1)}  {Path(name).name}"[:80] for name, share in one.transfer.items()]
+        rows += [f"  transfer {percent(share, 1):>8}  {shortened(name, 58)}" for name, share in one.transfer.items()]
     rows += [
         "",
         "predicted: of the model's failures, those that the circuit has too",

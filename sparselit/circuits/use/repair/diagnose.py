@@ -30,10 +30,10 @@ from sparselit.statistics.intervals import wilson
 
 #: A finding repairs more than this share of the held-out errors, and breaks less than that share of right prompts.
 REPAIRS, BREAKS = 0.5, 0.1
-#: Weights outside of the circuit that are ablated one by one: those whose removal should help most, to first order.
-OUTSIDE = 32
+#: Weights that are tried one by one: the circuit's with the largest gradient, others whose removal promises most.
+INSIDE, OUTSIDE = 64, 32
 #: Weights whose value is fitted, and prompts of each kind that are used for it.
-REFINED, PROMPTS = 6, 128
+REFINED, PROMPTS = 6, 96
 #: What a change of the largest entry of its tensor costs, in logits; setting to zero and turning the sign cost nothing.
 COST = 0.02
 #: A node differs where it is this many standard deviations from its value on the nearest right prompt.
@@ -174,7 +174,9 @@ def _ranked(model: Transformer, places: Sequence[Place], objective: Objective) -
     inside = set(places)
     others = [place for place in (edges.describe(i) for i in range(len(edges))) if place not in inside]
     found: list[tuple[float, Place, Tensor, bool]] = []
-    for place in places:
+    every = Entries(model, places)
+    slope = every.of(gradients(objective, (name for name, _, _ in places), {})).abs() * every.scale
+    for place in (places[i] for i in slope.argsort(descending=True, stable=True)[:INSIDE].tolist()):
         entries = Entries(model, [place])
         for value in steps(entries.values[0], entries.scale[0]):
             found.append((_score(entries, value[None], objective), place, value[None], True))
