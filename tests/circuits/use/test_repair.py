@@ -12,7 +12,7 @@ from sparselit.circuits import load
 from sparselit.circuits.loaded import Loaded
 from sparselit.circuits.use.repair import Provenance, applied
 from sparselit.circuits.use.repair.baselines import _least_norm
-from sparselit.circuits.use.repair.objective import Entries, joined
+from sparselit.circuits.use.repair.objective import Entries, Objective, joined
 from sparselit.circuits.use.repair.repair import MAKERS, Errors, edit_of, errors_of, repaired
 from sparselit.cli.commands.repair import METHODS
 from sparselit.errors import SparselitError
@@ -76,6 +76,15 @@ def test_every_way_keeps_its_limits_and_leaves_the_model_as_it_was(
     if maker in ("smallest", "circuit", "finetune", "rome"):
         assert edit.scores["efficacy"]["fitted"]["share"] == 1
     assert set(METHODS) == set(MAKERS)
+
+
+def test_a_repair_that_breaks_right_answers_has_not_reached_its_end(circuit: Loaded, errors: Errors) -> None:
+    objective = Objective(circuit.model, errors.cases)  # of the whole model: nothing is wrong
+    assert objective.repaired({}) == 1
+    assert objective.reached({})
+    unembed = circuit.model.unembed.weight.detach().clone()
+    unembed[errors.cases.right.answer.unique()] = 0
+    assert not objective.reached({"unembed.weight": unembed})
 
 
 def test_errors_are_divided_once_and_only_errors_are_among_them(faulty: Transformer, errors: Errors) -> None:

@@ -31,9 +31,9 @@ from sparselit.statistics.intervals import wilson
 #: A finding repairs more than this share of the held-out errors, and breaks less than that share of right prompts.
 REPAIRS, BREAKS = 0.5, 0.1
 #: Weights that are tried one by one: the circuit's with the largest gradient, others whose removal promises most.
-INSIDE, OUTSIDE = 64, 32
+INSIDE, OUTSIDE = 32, 16
 #: Weights whose value is fitted, and prompts of each kind that are used for it.
-REFINED, PROMPTS = 6, 96
+REFINED, PROMPTS = 5, 64
 #: What a change of the largest entry of its tensor costs, in logits; setting to zero and turning the sign cost nothing.
 COST = 0.02
 #: A node differs where it is this many standard deviations from its value on the nearest right prompt.
@@ -144,8 +144,10 @@ def diagnose(model: Transformer, circuit: Recorded, errors: Errors) -> Diagnosis
         circuit: the known circuit.
         errors: of the model.
     """
-    half = slice(0, PROMPTS)
-    objective = Answers(model, Cases(errors.cases.wrong.select(half), errors.cases.right.select(half)))
+    cases = errors.cases
+    every = max(1, len(cases.right.answer) // PROMPTS)  # prompts of both kinds that are to stay
+    few = Cases(cases.wrong.select(slice(0, PROMPTS)), cases.right.select(slice(0, None, every)))
+    objective = Answers(model, few)
     ranked = _ranked(model, circuit.circuit.places, objective)
     suspects = sorted((_suspect(model, *one, objective, errors) for one in ranked), key=lambda one: one.loss)[:_SHOWN]
     mended = torch.zeros(len(errors.held_out.answer), dtype=torch.bool)

@@ -83,7 +83,19 @@ class Objective:
     @torch.no_grad()
     def repaired(self, changed: Mapping[str, Tensor]) -> float:
         """Share of the errors that are right with some tensors exchanged."""
-        return float((lead(self.logits(changed)[: self._n], self.cases.wrong.answer) > 0).double().mean())
+        return self._right(changed)[0]
+
+    @torch.no_grad()
+    def reached(self, changed: Mapping[str, Tensor]) -> bool:
+        """Whether every error is right with some tensors exchanged, and everything that was right still is."""
+        return min(self._right(changed)) == 1
+
+    def _right(self, changed: Mapping[str, Tensor]) -> tuple[float, float]:
+        """Shares of the errors, and of the right prompts, that are right."""
+        logits, n = self.logits(changed), self._n
+        parts = ((logits[:n], self.cases.wrong), (logits[n:], self.cases.right))
+        wrong, right = (float((lead(x, one.answer) > 0).double().mean()) for x, one in parts)
+        return wrong, right
 
 
 class Entries:

@@ -14,7 +14,7 @@ from sparselit.circuits.loaded import Recorded
 from sparselit.circuits.use.intervene import compared
 from sparselit.circuits.use.repair.baselines import fine_tuned, rank_one, read_out
 from sparselit.circuits.use.repair.edit import Edit, Provenance, between
-from sparselit.circuits.use.repair.objective import Cases, Entries, Objective
+from sparselit.circuits.use.repair.objective import Cases, Entries, Objective, joined
 from sparselit.circuits.use.repair.smallest import fitted, smallest
 from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
@@ -59,22 +59,25 @@ def errors_of(model: Transformer, pool: Examples, keep: Examples, seed: int = 0)
     Args:
         model: as it is.
         pool: prompts to look at.
-        keep: prompts whose right answers are to stay.
+        keep: other prompts whose right answers are to stay, beside those among the ones that are looked at.
         seed: of the division.
 
     Raises:
         SparselitError: there are fewer than two errors, or nothing right to keep.
     """
-    wrong = model(pool.tokens, pool.length - 1).argmax(-1) != pool.answer
-    right = (model(keep.tokens, keep.length - 1).argmax(-1) == keep.answer).nonzero()[:, 0]
-    numbers = wrong.nonzero()[:, 0].tolist()
-    if len(numbers) < 2 or not len(right):
-        what = f"only {len(numbers)} of {len(pool.answer):,} prompts are wrong" if len(right) else "nothing is right"
+    fine, known = (model(part.tokens, part.length - 1).argmax(-1) == part.answer for part in (pool, keep))
+    numbers, stays = (truth.nonzero()[:, 0].tolist() for truth in (~fine, fine))
+    others = known.nonzero()[:, 0][: FITTED // 2]
+    if len(numbers) < 2 or not len(others):
+        what = f"only {len(numbers)} of {len(pool.answer):,} prompts are wrong" if len(others) else "nothing is right"
         raise SparselitError(f"there is nothing to repair: {what}; give other prompts with --split or --prompts")
-    random.Random(seed).shuffle(numbers)
+    rng = random.Random(seed)
+    rng.shuffle(numbers)
+    rng.shuffle(stays)
     half = (len(numbers) + 1) // 2
+    right = [keep.select(others)] + ([pool.select(torch.tensor(stays[: FITTED // 2]))] if stays else [])
     return Errors(
-        Cases(pool.select(torch.tensor(numbers[:half][:FITTED])), keep.select(right[:FITTED])),
+        Cases(pool.select(torch.tensor(numbers[:half][:FITTED])), joined(right)),
         pool.select(torch.tensor(numbers[half:])),
         len(pool.answer),
         len(numbers),

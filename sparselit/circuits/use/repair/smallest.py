@@ -40,7 +40,7 @@ def smallest(model: Transformer, candidates: Sequence[Place], objective: Objecti
         chosen.append(found)
         entries = Entries(model, chosen)
         values = fitted(entries, torch.cat([values, value[None]]), objective)
-        if objective.repaired(entries.tensors(values)) == 1:
+        if objective.reached(entries.tensors(values)):
             break
     return entries.model(model, shrunk(entries, values, objective)) if chosen else model
 
