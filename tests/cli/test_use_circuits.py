@@ -315,3 +315,17 @@ def test_stability_keeps_what_is_done_when_it_is_interrupted(folder: Path) -> No
     assert f"{done} of 10000 reruns" in err
     assert "Traceback" not in err
     assert sparselit(folder, "stability", NAME, "--runs", str(max(2, done))).code == 0
+
+
+# ---------------------------------------------------------------- export
+
+
+def test_export_lists_the_formats_writes_one_and_refuses_what_is_none(folder: Path) -> None:
+    listed = sparselit(folder, "export")
+    assert "graphml" in listed.out
+    code, out, err = sparselit(folder, "export", NAME, "--to", "csv")
+    assert (code, out, err) == (0, f"{NAME.removesuffix('.json')}.csv\n", "")
+    assert (folder / out.strip()).read_text().startswith("parameter,row,column,weight,source,target\n")
+    refused(sparselit(folder, "export", NAME, "--to", "gefx"), "--to must be one of csv, graphml")
+    refused(sparselit(folder, "export", "nothing.json", "--to", "csv"), "nothing.json")
+    refused(sparselit(folder, "export", NAME, "--to", "csv", "--output", "/dev/null/a.csv"), "/dev/null")

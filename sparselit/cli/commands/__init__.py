@@ -18,6 +18,7 @@ COMMAND_MODULES = {
     "density": "show the share of non-zero weights of each tensor of a checkpoint",
     "show": "show a circuit: a table here and a picture in a file",
     "view": "write a circuit, two, or a run's as one HTML page to look at",
+    "export": "write a circuit as a file that another tool reads",
     "verify": "recompute every claim of a circuit from its files",
     "hypotheses": "test a circuit: as the model? better than chance? minimal?",
     "stability": "find a circuit again and again: which edges come back?",
