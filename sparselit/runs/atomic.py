@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -26,7 +27,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: the file cannot be written; the old one stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError):
+        raise NotADirectoryError(errno.ENOTDIR, "no folder can be made there", str(path.parent)) from None
     _remove_abandoned(path.parent, f"{glob.escape(path.name)}.*.tmp")
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

@@ -42,7 +42,7 @@ def figures_of(circuit: Circuit) -> Iterator[Figure]:
 
 def limits_of(circuit: Circuit) -> list[str]:
     """What is not shown of it."""
-    limits = list(circuit.evidence.flags)
+    limits = list(circuit.evidence.flags or ())
     if not circuit.generalises:
         limits.append("a stated bound fails on the report split")
     if not circuit.certificate.complete:
