@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sparselit.circuits.criterion import Bound, limit_text
 from sparselit.circuits.evidence.assumptions import assumptions
@@ -14,7 +15,7 @@ from sparselit.report.facts import WIDTH, counted, hanging, interval_text, perce
 from sparselit.report.terminal import ASSUMED, DID_NOT_GENERALISE, controlled, minimal
 from sparselit.runs.folder import CONFIG, EVENTS, SUMMARY, RunFolder, shown
 from sparselit.runs.result import ENDED, Accuracy, Circuits, Density, FoundCircuit, Loss, Result, Seconds
-from sparselit.sparsity.density import Row, total
+from sparselit.sparsity.density import Row, density_table, total
 
 
 def summary(result: Result, folder: Path) -> str:
@@ -165,6 +166,12 @@ def loss_lines(found: Sequence[Loss]) -> list[str]:
             bits = row.nats_per_byte / math.log(2)
             lines.append(f"{row.split:<6}  {row.nats_per_token:>10.4f}  {row.nats_per_byte:>9.4f}  {bits:>9.4f}")
     return lines
+
+
+def density_of(tensors: Mapping[str, Any]) -> tuple[list[Row], Row]:
+    """What :func:`density_lines` shows of a model's tensors, and the row of all of them."""
+    rows = density_table(tensors)
+    return rows, total(rows)
 
 
 def density_lines(rows: Iterable[Row], vectors: bool = True) -> list[str]:

@@ -44,7 +44,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         refusal = error if isinstance(error, OSError) else error.__context__  # torch.save hides it behind its own
         if not isinstance(refusal, OSError):
             raise
-        refusal.filename = str(path)
+        if refusal.errno is not None:
+            refusal.filename = str(path)
         raise refusal from None
     _flush_folder(path.parent)
 

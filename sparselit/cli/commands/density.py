@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from sparselit.cli.command_parser import PlainParser
 
@@ -18,18 +19,17 @@ def run(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     from sparselit.interop.shipped import load_model
-    from sparselit.report.summary import density_lines
+    from sparselit.report.summary import density_lines, density_of
     from sparselit.runs.checkpoint_file import load_checkpoint
     from sparselit.runs.shipped import is_shipped
-    from sparselit.sparsity.density import Row, density_table, total
 
-    def counts_of(row: Row) -> dict[str, object]:
+    def counts_of(row: Any) -> dict[str, object]:
         return {"numel": row.numel, "nonzero": row.nonzero, "density": row.density}
 
     name = options.checkpoint
-    rows = density_table(load_model(name).state_dict() if is_shipped(name) else load_checkpoint(name)["state_dict"])
+    rows, total = density_of(load_model(name).state_dict() if is_shipped(name) else load_checkpoint(name)["state_dict"])
     if options.json:
         tensors = [{"name": row.name, "shape": list(row.shape), **counts_of(row)} for row in rows]
-        sys.stdout.write(json.dumps({"tensors": tensors, "total": counts_of(total(rows))}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"tensors": tensors, "total": counts_of(total)}, indent=1) + "\n")
     else:
         sys.stdout.write("\n".join(density_lines(rows)) + "\n")

@@ -19,7 +19,6 @@ from torch import Tensor
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.loaded import Loaded, load
 from sparselit.circuits.use.graph import NodeKey, graph_of
-from sparselit.data.examples import Examples
 from sparselit.errors import SparselitError
 from sparselit.interop.export.network import residual_pairs
 from sparselit.model.site_table import site
@@ -78,7 +77,8 @@ def _positions(
         yield from ((before, after, float(pattern[after, before])) for before in range(after + 1))
 
 
-def _example(loaded: Loaded, prompt: str | None) -> tuple[Examples, list[str]]:
+def _example(loaded: Loaded, prompt: str | None) -> tuple[Any, list[str]]:
+    """A prompt of the report split, as examples of which there is one, and its tokens."""
     report, vocabulary = loaded.behaviour.splits["report"], loaded.behaviour.vocabulary
     for number in range(len(report.answer)):
         words = [vocabulary[token] for token in report.tokens[number, : int(report.length[number])].tolist()]
