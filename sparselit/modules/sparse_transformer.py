@@ -45,8 +45,8 @@ class SparseTransformer(LightningModule):
         gradient_over: entries over which ``gradient_rms`` and the clipping by norm count: ``all``, or those that are
             ``live`` under the sparsity callback (dense parameters always are).
         label_smoothing: share of probability spread over the vocabulary in the training loss, in [0, 1).
-        loss_on: train on the answer only, or on every next token of the prompt as well. Batches of
-            :class:`~sparselit.data.Sequences` have no answer: their loss is over all positions whatever this says.
+        loss_on: train on the answer only, or on every next token of the prompt as well; running text has no
+            answer, so that its loss is over all positions.
         kwargs: arguments of the transformer.
 
     Raises:

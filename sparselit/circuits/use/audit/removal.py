@@ -74,20 +74,14 @@ def removals(network: Subnetwork, examples: Examples, answer: Tensor, rival: Ten
     edges, nodes = parts_of(network)
     parts: Mapping[str, Tensor] = edges | nodes
     whole, naive = network.whole.kept, network.naive
-    margin: dict[bool, list[Tensor]] = {True: [], False: []}
-    said: dict[bool, list[Tensor]] = {True: [], False: []}
-    for numbers in parts.values():
-        for full, base in ((False, network.kept), (True, whole)):
+    # A circuit may hold no part at all.
+    margin = torch.zeros(2, len(parts), len(answer))
+    said = torch.zeros(2, len(parts), len(answer), dtype=torch.long)
+    for i, numbers in enumerate(parts.values()):
+        for full, base in enumerate((network.kept, whole)):
             without = base.clone()
             without[numbers] = False
             logits = naive.keeping(without).logits(examples)
-            margin[full].append(margins(logits, answer, rival))
-            said[full].append(logits.argmax(-1))
-    return Removals(
-        tuple(parts),
-        len(nodes),
-        torch.stack(margin[False]),
-        torch.stack(margin[True]),
-        torch.stack(said[False]),
-        torch.stack(said[True]),
-    )
+            margin[full, i] = margins(logits, answer, rival)
+            said[full, i] = logits.argmax(-1)
+    return Removals(tuple(parts), len(nodes), *margin, *said)

@@ -84,7 +84,7 @@ class Typicality:
         calibration = circuit.behaviour.splits["report"].select(slice(0, CALIBRATION))
         self.nodes = nodes_inside(circuit)
         self._values = values_at_answer(circuit, self.reference, self.nodes)
-        self.scale = self._values.std(0, unbiased=False)
+        self.scale = (self._values - self._values.mean(0)).square().mean(0).sqrt()
         self._most = _counts(self.reference, len(domain.vocabulary)).amax(0)
         self._usual_tokens, self._usual_inside = self._tokens(calibration), self._inside(calibration)[0]
         self._usual_odd = sum(map(bool, self._unusual(calibration))) / len(calibration.answer)
