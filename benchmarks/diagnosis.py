@@ -43,8 +43,6 @@ from sparselit.statistics.intervals import wilson
 PLANTS, CLEAN, LEAST, BUDGET = 100, 200, 20, 5
 KINDS = ("zero", "sign", "shortcut")
 LOOKED_AT = 2048
-#: Losses (logits) that differ by less are the same: the two weights are one after the other on one path.
-SAME = 1e-2
 
 
 def alone(circuit: Loaded) -> Transformer:
@@ -87,12 +85,12 @@ def loss(model: Transformer, examples: Examples) -> float:
 
 
 def rank_of(found: Diagnosis, place: Place) -> tuple[int | None, bool]:
-    """The rank of the planted weight, and whether none before it leaves clearly less loss."""
+    """The rank of the planted weight, and whether none before it repairs more of the held-out errors."""
     places = [suspect.place for suspect in found.suspects]
     if place not in places:
         return None, False
     rank = places.index(place)
-    return rank + 1, found.suspects[rank].loss - found.suspects[0].loss <= SAME
+    return rank + 1, all(before.repairs[0] <= found.suspects[rank].repairs[0] for before in found.suspects[:rank])
 
 
 def measured(

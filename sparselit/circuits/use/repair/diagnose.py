@@ -21,7 +21,7 @@ from sparselit.circuits.loaded import Recorded
 from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.circuits.use.repair.objective import MARGIN, Cases, Entries, Objective, gradients, lead
 from sparselit.circuits.use.repair.repair import Errors
-from sparselit.circuits.use.repair.smallest import fitted, steps
+from sparselit.circuits.use.repair.smallest import GRID, fitted, steps
 from sparselit.data.examples import Examples
 from sparselit.model.sites import Edit
 from sparselit.model.transformer import Transformer
@@ -38,7 +38,7 @@ REFINED, PROMPTS = 5, 64
 COST = 0.02
 #: A node differs where it is this many standard deviations from its value on the nearest right prompt.
 DIFFERS = 1.0
-_SHOWN = 5
+_SHOWN, _HALVINGS, _USUAL = 5, 8, 0.1
 Kind = Literal["restore", "turn", "ablate", "change"]
 Counted = tuple[float, tuple[float, float]]  # a share and its 95 % interval
 
@@ -117,7 +117,7 @@ class Diagnosis:
 
 
 class Answers(Objective):
-    """By how much right answers fall short of the lead that right answers have in this model, at most ``MARGIN``.
+    """By how much right answers fall short of the lead that nine in ten have in this model, at most ``MARGIN``.
 
     Errors and right prompts weigh the same, and what the model said before does not count. The loss is 0 as soon as
     everything is answered as clearly as what is right already, so that weights which do more are no better suspects.
@@ -126,7 +126,7 @@ class Answers(Objective):
     def __init__(self, model: Transformer, cases: Cases) -> None:
         super().__init__(model, cases)
         with torch.no_grad():
-            usual = lead(self.logits({})[self._n :], cases.right.answer).median()
+            usual = lead(self.logits({})[self._n :], cases.right.answer).quantile(_USUAL)
         self._margin = min(MARGIN, float(usual))
 
     def loss(self, changed: Mapping[str, Tensor]) -> Tensor:
@@ -207,8 +207,7 @@ def _suspect(
     model: Transformer, place: Place, value: Tensor, inside: bool, objective: Objective, errors: Errors
 ) -> Suspect:
     entries = Entries(model, [place])
-    tried = [value, fitted(entries, value, objective)] if inside else [value]
-    best = min(tried, key=lambda one: _score(entries, one, objective))
+    best = _refined(entries, value, objective) if inside else value
     other = entries.model(model, best)
     before, after = float(entries.values), float(best)
     return Suspect(
@@ -221,6 +220,18 @@ def _suspect(
         _counted(_right(other, errors.held_out)),
         _counted(~_right(other, errors.cases.right)),
     )
+
+
+def _refined(entries: Entries, value: Tensor, objective: Objective) -> Tensor:
+    """A better value (1,) of one entry near one that was tried, by halving the step eight times."""
+    step = entries.scale * GRID[0]
+    least = _score(entries, value, objective)
+    for _ in range(_HALVINGS):
+        for other in (value - step, value + step):
+            if (score := _score(entries, other, objective)) < least:
+                value, least = other, score
+        step = step / 2
+    return value
 
 
 def _kind(before: float, after: float) -> Kind:
@@ -245,8 +256,10 @@ def _counted(truth: Tensor) -> Counted:
 def _pairs(
     model: Transformer, suspects: Sequence[Suspect], objective: Objective, errors: Errors
 ) -> list[tuple[int, int, Counted]]:
-    """What two of the first three suspects repair together, their values fitted together."""
-    found = []
+    """What two of the first three suspects repair together, fitted together; nothing where one alone is the fault."""
+    found: list[tuple[int, int, Counted]] = []
+    if suspects and suspects[0].found:
+        return found
     for i, j in combinations(range(min(3, len(suspects))), 2):
         entries = Entries(model, [suspects[i].place, suspects[j].place])
         values = fitted(entries, torch.tensor([suspects[i].after, suspects[j].after]), objective)
