@@ -158,7 +158,7 @@ def plants(folder: Path, paths: Sequence[str], number: int = PLANTS) -> list[dic
                 return {"wrong": 0}  # no fault to be seen, or nothing right to compare with
             errors = errors_of(damaged, pool, circuit.behaviour.splits["discovery"])
             return measured(
-                healthy, damaged, circuit, place, errors, others[which] if where == "full" else [], trial % 4 == 0
+                healthy, damaged, circuit, place, errors, others[which] if where == "full" else [], trial % 10 == 0
             )
 
         row = records.once(key, compute)

@@ -14,6 +14,7 @@ import torch
 from sparselit.circuits import Bound, discover, load, write_circuit
 from sparselit.cli import main
 from sparselit.cli.commands import COMMAND_MODULES, EXPERIMENT
+from sparselit.cli.commands.repair import METHODS
 from tests.circuits.models import randomised, some_behaviour
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "use_a_circuit.md").read_text(encoding="utf-8")
@@ -61,3 +62,14 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     exec(code, names)
     assert names["logits"].shape == (*names["tokens"].shape, 5)
     assert torch.equal(names["core"].run(names["tokens"]), names["logits"])
+
+
+def test_the_commands_and_options_of_acting_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how_to" / "act_on_a_circuit.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"sparselit ([a-z]+)\b", page)) - {"fit"}
+    assert commands == {"audit", "diagnose", "repair", "edit", "attack", "verify"}
+    known = " ".join(help_of(command) for command in commands)
+    for option in set(re.findall(r"(?<![\w.])--([a-z_]+)\b", page)) - {"config"}:
+        assert f"--{option}" in known, option
+    methods = re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)
+    assert methods == list(METHODS)
