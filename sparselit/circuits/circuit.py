@@ -124,13 +124,18 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """What found a circuit, and what it cost: sets of edges tried, and passes over discovery examples."""
+    """What found a circuit, and what it cost: sets of edges tried, and passes over discovery examples.
+
+    Attributes:
+        tried: of a search that compares several circuits, the edges and biases of each, by what found it.
+    """
 
     class_path: str
     init_args: Mapping[str, Any]
     evaluations: Count
     forwards: Count
     backwards: Count
+    tried: Mapping[str, Count] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

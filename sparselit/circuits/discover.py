@@ -226,6 +226,7 @@ def _document(
             evaluations=evaluations,
             forwards=forwards,
             backwards=backwards,
+            tried=found.tried or None,
         ),
         made_on=MadeOn.here(next(model.parameters()).device),
     )

@@ -73,6 +73,8 @@ def _header(circuit: Circuit) -> Iterator[tuple[str, str]]:
     free = "biases, gains and sinks that stay"
     yield "size", f"{size_text(size.edges, size.nodes, size.free)} ({free})"
     spent = f"{circuit.search.class_path.rpartition('.')[2]}, {counted(circuit.search.evaluations, 'evaluation')}"
+    if tried := circuit.search.tried:
+        spent += f", the smallest of {len(tried)} circuits of up to {max(tried.values())}"
     yield "search", f"{spent} (for the record)"
 
 

@@ -42,6 +42,7 @@ SEARCHES: dict[str, Callable[[], Search]] = {
     "hard concrete": lambda: HardConcrete(steps=60),
     "node masks": lambda: NodeMasks(steps=60),
     "coarse to fine": lambda: Auto(steps=60),
+    "race": lambda: Auto("thorough", steps=60),
     **{
         f"attribution by {ranking}": partial(Attribution, ranking)  # type: ignore[arg-type]
         for ranking in ("integrated_mask", "integrated_inputs", "gradient", "magnitude", "random")

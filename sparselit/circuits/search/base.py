@@ -34,11 +34,13 @@ class Found:
         removals: by unit (an edge, or what the problem's granularity removes as one), the metrics when it alone is
             removed from the circuit.
         complete: whether every unit was tried against the final circuit and is necessary.
+        tried: of a search that compares several circuits, the edges and biases of each, by what found it.
     """
 
     kept: Tensor
     removals: dict[str, dict[str, float]] = field(default_factory=dict)
     complete: bool = False
+    tried: dict[str, int] = field(default_factory=dict)
 
 
 class Search(ABC):
@@ -75,9 +77,10 @@ class Search(ABC):
             found.kept = problem.useful(found.kept)  # what goes here changes no logit, so that nothing is evaluated
             problem.focus(found.kept)
             self.shrink(problem, found, announce)
-            certify(problem, found, announce)
+            if not found.complete:
+                certify(problem, found, announce)
         except (KeyboardInterrupt, _OutOfTime):
-            found.complete = False
+            pass  # the set so far; complete only where it was certified before
         problem.cost.seconds += time.monotonic() - began
         problem.cost.peak_memory = _peak_memory(problem)
         return found
