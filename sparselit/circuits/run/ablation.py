@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,8 @@ from sparselit.model.wiring import matrices
 Kind = Literal["zero", "mean", "resample"]
 Per = Literal["all", "token", "position"]
 Norm = Literal["live", "frozen"]
+#: Most memory for the activations of which means are taken at once, bytes.
+RECORDED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,42 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
         Tensors (group, source channel); the sources ``token`` and ``position`` are one-hot, so that their means are
         frequencies.
     """
+    groups = {"all": 1, "token": model.unembed.out_features, "position": model.max_length}[per]
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    for part in _portions(model, examples):
+        for name, x, group in _sources(model, part, per):
+            added = x.sum(0, keepdim=True)
+            if groups > 1:  # those of all rows come last
+                each = torch.zeros(groups, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, group, x)
+                added = torch.cat([each, added])
+            sums[name] = sums[name] + added if name in sums else added
+            count = torch.bincount(group, minlength=groups)[:, None]
+            counts[name] = counts[name] + count if name in counts else count
+    means = {name: sums[name][:groups] / counts[name].clamp(min=1) for name in sums}
+    if groups > 1:
+        means = {
+            name: torch.where(counts[name] > 0, mean, sums[name][-1] / counts[name].sum())
+            for name, mean in means.items()
+        }
+    return means
+
+
+def _portions(model: Transformer, examples: Examples) -> Iterator[Examples]:
+    """The examples in as few parts as keep all recorded activations of one part within :data:`RECORDED_BYTES`."""
+    widths = {
+        bundle.source: model.get_parameter(name).shape[1 - bundle.target_axis]
+        for name, bundle in matrices(model).items()
+        if bundle.source in model.sites
+    }
+    inside = sum(widths.values())
+    row = max(1, examples.tokens.shape[1] * inside * model.embed.token.weight.element_size())
+    step = max(64, RECORDED_BYTES // row)
+    return (examples.select(slice(i, i + step)) for i in range(0, len(examples.answer), step))
+
+
+def _sources(model: Transformer, examples: Examples, per: Per) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each matrix by name, with what its source is (row, source channel) and the group of each row (row,)."""
     at = examples.length - 1
     positions = torch.arange(examples.tokens.shape[1], device=at.device).expand_as(examples.tokens)
     real = examples.real
@@ -151,7 +189,6 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
     with model.sites.recorded({bundle.source for bundle in bundles.values()} & set(model.sites)) as records:
         model(examples.tokens, at)
     answer = examples.tokens.gather(1, at[:, None])[:, 0]
-    means = {}
     for name, bundle in bundles.items():
         x = records.get(bundle.source)
         everywhere = bundle.target != "logits" if x is None else x.shape[1] == positions.shape[1]
@@ -162,13 +199,7 @@ def source_means(model: Transformer, examples: Examples, per: Per = "all") -> di
             x = F.one_hot(token, model.unembed.out_features).to(model.embed.token.weight.dtype)
         else:
             x = F.one_hot(position, model.max_length).to(model.embed.token.weight.dtype)
-        if per == "all":
-            means[name] = x.mean(0, keepdim=True)
-        elif per == "token":
-            means[name] = _grouped_mean(x, token, model.unembed.out_features)
-        else:
-            means[name] = _grouped_mean(x, position, model.max_length)
-    return means
+        yield name, x, {"all": torch.zeros_like(token), "token": token, "position": position}[per]
 
 
 def real_rows(x: Tensor, real: Tensor) -> Tensor:
@@ -181,10 +212,3 @@ def real_rows(x: Tensor, real: Tensor) -> Tensor:
     """
     x = x.expand(len(real), -1, -1)
     return x[real] if x.shape[1] == real.shape[1] else x[:, 0]
-
-
-def _grouped_mean(x: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Mean of the rows of ``x`` (row, channel) by group; empty groups have the mean of all rows."""
-    total = torch.zeros(groups, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, group, x)
-    count = torch.bincount(group, minlength=groups)[:, None]
-    return torch.where(count > 0, total / count.clamp(min=1), x.mean(0))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparselit.circuits.criterion import Bound, holds, measure
+from sparselit.circuits.run import ablation
 from sparselit.circuits.run.ablation import source_means
 from sparselit.circuits.run.fast import FastEngine
 from sparselit.circuits.run.masked import context, masked_logits
@@ -151,6 +152,16 @@ def test_captured_means_equal_the_means_of_a_masked_run(config: dict[str, Any], 
             x = records[site][min(i, len(records[site]) - 1)]
             rows += [x[0]] if len(x) == 1 else list(x[:length])
         assert torch.allclose(means[name][0], torch.stack(rows).mean(0), atol=1e-6), site
+
+
+@pytest.mark.parametrize("per", ["all", "token", "position"])
+def test_means_taken_in_portions_are_those_of_all(per: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, examples = randomised(bigram=True).double(), some_examples(300)
+    whole = source_means(model, examples, per)
+    monkeypatch.setattr(ablation, "RECORDED_BYTES", 1)  # 64 examples at a time
+    parts = source_means(model, examples, per)
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-12) for name in whole)
 
 
 def test_the_mean_of_tokens_and_positions_is_their_frequency() -> None:
