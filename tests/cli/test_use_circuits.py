@@ -1,8 +1,11 @@
-"""The commands that use a circuit, on one of a model wired by hand, as a user runs them: in processes of their own."""
+"""The commands that use a circuit, on one of a model wired by hand, as a user runs them."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +18,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sparselit.circuits.circuit import model_hash
+from sparselit.cli import main
 
 from .test_show_verify import NAME, with_circuit
 
@@ -41,9 +45,17 @@ def folder(found: Path, tmp_path: Path) -> Path:
 
 
 def sparselit(folder: Path, *argv: str) -> Outcome:
-    """Run a command in ``folder``; nothing it prints is wider than 80 columns."""
-    done = subprocess.run([SCRIPT, *argv], cwd=folder, capture_output=True, text=True, check=False)
-    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    """Run a command in ``folder``, in this process; nothing it prints is wider than 80 columns."""
+    code, before = 0, Path.cwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            main(list(argv))
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        os.chdir(before)
+    outcome = Outcome(code, out.getvalue(), err.getvalue())
     assert max(map(len, outcome.out.splitlines()), default=0) <= 80, outcome.out
     return outcome
 

@@ -42,7 +42,10 @@ def test_its_card_counts_its_weights(name, model):
     assert card(name)["parameters"].startswith(f"{total:,}, of which {nonzero:,} are not zero")
 
 
-@pytest.mark.parametrize("task", ["single_double_quote", "indent_for", "var_if"])
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("indent_for", "var_if")]
+
+
+@pytest.mark.parametrize("task", ["single_double_quote", *SLOW])
 @torch.no_grad()
 def test_its_card_says_how_well_it_does_a_task(name, model, task):
     found = PYTHON20[task](pool=1024, discovery=256, selection=512, report=1000)
