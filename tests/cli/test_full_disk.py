@@ -43,7 +43,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 # Nothing fits; the configuration does; the first checkpoint does not; a later file does not.
-@pytest.mark.parametrize("size", [0, 300, 3000, 10_000])
+@pytest.mark.parametrize(
+    "size", [0, pytest.param(300, marks=pytest.mark.slow), 3000, pytest.param(10_000, marks=pytest.mark.slow)]
+)
 def test_a_full_disk_is_answered_in_two_lines(folder: Path, size: int) -> None:
     lines = refusal(limited(folder, size, "fit", "--config", "quick.yaml"))
     assert len(lines) <= 2
@@ -66,7 +68,7 @@ def test_what_was_kept_goes_on(folder: Path) -> None:
     assert "resuming from step" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["a file", "/proc", "/dev/null"])
+@pytest.mark.parametrize("place", ["a file", "/proc", pytest.param("/dev/null", marks=pytest.mark.slow)])
 def test_a_place_for_runs_that_is_none(folder: Path, place: str) -> None:
     (folder / "a file").write_text("")
     lines = refusal(limited(folder, 2**30, "fit", "--config", "quick.yaml", f"--trainer.default_root_dir={place}"))
