@@ -132,7 +132,13 @@ class Discovery(Callback, ABC):
     # -- one search -------------------------------------------------------------------------------------------------
 
     def seek(
-        self, model: Transformer, behaviour: Behaviour, step: int, folder: Path | None, visible: bool = True
+        self,
+        model: Transformer,
+        behaviour: Behaviour,
+        step: int,
+        folder: Path | None,
+        visible: bool = True,
+        ended: Callable[[], bool] | None = None,
     ) -> SearchResult:
         """Run one search, with progress, without a trace in the model or the random state.
 
@@ -142,12 +148,13 @@ class Discovery(Callback, ABC):
             step: number of optimizer steps that the model has been trained for.
             folder: where earlier circuits stand, for a warm start.
             visible: whether its progress is shown.
+            ended: whether Ctrl-C was pressed in another process.
         """
         previous = earlier_circuit(folder, step) if self.warm_start and folder else None
         began = time.monotonic()
         circuit, reason = None, ""
         behaviour = on_device(behaviour, next(model.parameters()).device)
-        with undisturbed(model), stoppable() as stop, display(f"circuit at step {step}", visible) as shown:
+        with undisturbed(model), stoppable(ended) as stop, display(f"circuit at step {step}", visible) as shown:
             try:
                 circuit = self.find(model, behaviour, stop.heeded_by(shown.searching), previous)
             except NoCircuitError as error:

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -59,15 +59,18 @@ class Stop:
 
     Attributes:
         requested: Ctrl-C was pressed.
+        elsewhere: whether it was pressed in another process.
     """
 
     requested: bool = False
+    elsewhere: Callable[[], bool] | None = None
 
     def heeded_by(self, progress: Progress) -> Progress:
         """The same callback, which raises KeyboardInterrupt after Ctrl-C; a search then gives what it has."""
 
         def heeding(stage: str, edges: int) -> None:
             progress(stage, edges)
+            self.requested = self.requested or (self.elsewhere is not None and self.elsewhere())
             if self.requested:
                 raise KeyboardInterrupt
 
@@ -75,13 +78,16 @@ class Stop:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(elsewhere: Callable[[], bool] | None = None) -> Iterator[Stop]:
     """Let the first Ctrl-C end a search with what it has, and the second one end the program.
 
     Where somebody else handles the signal (``sparselit fit`` finishes the step), or outside the main thread, nothing
     changes.
+
+    Args:
+        elsewhere: whether Ctrl-C was pressed in another process.
     """
-    stop = Stop()
+    stop = Stop(elsewhere=elsewhere)
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield stop

@@ -168,8 +168,10 @@ def test_a_mixture_gives_a_verified_circuit_for_each_task(sparselit: Command, fo
         assert f"circuits/{name}/step=120.json" in out
     assert f"{(sizes[0] * sizes[1]) ** 0.5:.1f} edges, geometric mean of 2 circuits" in out
     assert "% of the edges of two circuits" in out
-    code, said, err = sparselit("discover", "--ckpt_path", str(run / "checkpoints/step=120.ckpt"))
+    search = ("discover", "--ckpt_path", str(run / "checkpoints/step=120.ckpt"), "--jobs")
+    code, said, err = sparselit(*search, "2")
     assert code == 0, err
-    assert said.count("as it was before") == 2
+    assert said.count("as it was before") == 2  # byte for byte
+    assert sparselit(*search, "0")[0] == 2
     code, _, err = sparselit("fit", "--config", "run.yaml", "--ckpt_path", "last", "--trainer.max_steps", "125")
     assert code == 0, err

@@ -15,7 +15,7 @@ from sparselit.circuits.discover import NoCircuitError
 from sparselit.circuits.files import write_circuit
 from sparselit.cli.experiment.keys import DEFAULT_CLASSES
 from sparselit.data.behaviour import Behaviour
-from sparselit.errors import SparselitError
+from sparselit.errors import SparselitError, check_whole
 from sparselit.model.precision import load_exactly, searchable
 from sparselit.model.transformer import Transformer
 from sparselit.runs.checkpoint_file import load_checkpoint
@@ -23,6 +23,7 @@ from sparselit.runs.folder import CIRCUITS, PROMPTS, RunFolder, shown
 from sparselit.runs.plain_file import holds
 from sparselit.runs.timing import write_timing
 from sparselit.training.discovery import Discovery, transformer_of
+from sparselit.training.several import MOST_JOBS, each_behaviour
 
 #: The first lines of ``sparselit discover --help``.
 EXPLAINED = """find the circuit of a checkpoint with the search of the circuits key: the file
@@ -32,6 +33,8 @@ is, byte for byte, the one that training writes at that step.
                       circuits/step=N.json in the run folder, where a different
                       circuit is never replaced: the new one is then called
                       step=N.2.json, step=N.3.json and so on
+  --jobs N            search N tasks of a mixture at once, in processes of their
+                      own; the circuits are the same, byte for byte
 
 Ctrl-C ends the search with what it has, in step=N.partial.json, without a
 certificate. Exit code: 0 found, 1 there is no circuit, 4 what was found did
@@ -59,7 +62,7 @@ class Discovered(NamedTuple):
 
 
 def search_checkpoint(
-    trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str, output: str | None
+    trainer: Trainer, model: LightningModule, data: Any, ckpt_path: str, output: str | None, jobs: int = 1
 ) -> list[Discovered | NoCircuitError]:
     """Search the model of a checkpoint and write the circuit, or those of all tasks of a mixture.
 
@@ -69,6 +72,7 @@ def search_checkpoint(
         data: the task.
         ckpt_path: checkpoint file.
         output: the circuit's file; None for the default path. Of a mixture, each task has a folder beside it.
+        jobs: processes that search several tasks at once, at least 1.
 
     Returns:
         For each task what was found, or why there is nothing.
@@ -76,6 +80,7 @@ def search_checkpoint(
     Raises:
         SparselitError: the data are no task, or a file cannot be read or written.
     """
+    check_whole("--jobs", jobs, 1, most=MOST_JOBS)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     search = next((callback for callback in callbacks if isinstance(callback, Discovery)), None) or _default()
     content = load_checkpoint(ckpt_path)
@@ -93,9 +98,9 @@ def search_checkpoint(
     transformer = searchable(transformer_of(model).to(trainer.strategy.root_device))
     visible = trainer.progress_bar_callback is not None
     results: list[Discovered | NoCircuitError] = []
-    for task, behaviour in behaviours.items():
-        target = path.parent / task / path.name
-        circuit, reason, seconds, stopped = search.seek(transformer, behaviour, step, target.parent, visible)
+    sought = each_behaviour(search, transformer, behaviours, step, path.parent, visible, jobs)
+    for task, (circuit, reason, seconds, stopped) in sought:
+        behaviour, target = behaviours[task], path.parent / task / path.name
         if circuit is None:
             results.append(NoCircuitError(f"{task}: {reason}" if task else reason))
             continue
@@ -109,8 +114,6 @@ def search_checkpoint(
         except OSError as error:
             raise SparselitError(f"cannot write the circuit {target}: {error.strerror}") from error
         results.append(Discovered(task, circuit, target, seconds, stopped, known))
-        if stopped:
-            break
     return results
 
 

@@ -353,7 +353,8 @@ class Experiment(CommandLine):
             sys.stdout.flush()
             if found.stopped:
                 say("ended by Ctrl-C" + ("" if found.circuit.certificate.complete else ": there is no certificate"))
-                sys.exit(130)
+        if any(isinstance(found, Discovered) and found.stopped for found in results):
+            sys.exit(130)
         if any(isinstance(found, NoCircuitError) for found in results):
             sys.exit(1)
         if not all(found.circuit.generalises for found in results if isinstance(found, Discovered)):

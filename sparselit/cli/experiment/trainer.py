@@ -132,6 +132,7 @@ class ExperimentTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         output: str | None = None,
+        jobs: int = 1,
     ) -> list[Discovered | NoCircuitError]:
         """Find the circuit of a checkpoint and write it.
 
@@ -140,10 +141,11 @@ class ExperimentTrainer(Trainer):
             datamodule: the task.
             ckpt_path: checkpoint file, or "last" for the newest of the run that --config names.
             output: file of the circuit; default ``circuits/step=N.json`` in the run folder.
+            jobs: processes that search several tasks at once, at least 1.
         """
         if ckpt_path is None:
             raise SparselitError("discover needs --ckpt_path")
-        return search_checkpoint(self, model, datamodule, ckpt_path, output)
+        return search_checkpoint(self, model, datamodule, ckpt_path, output, jobs)
 
 
 @torch.no_grad()
