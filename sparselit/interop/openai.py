@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparselit.errors import SparselitError
 from sparselit.interop.openai_config import Config, openai_config, transformer_arguments
@@ -50,7 +50,7 @@ def load_openai(folder: str | Path) -> Transformer:
     state = {name: tensor for name, tensor in state.items() if not MASK_BUFFER.fullmatch(name)}
     try:
         arguments = transformer_arguments(config, unembed_bias=LOGITS_BIAS in state)
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # no memory, until the file's own tensors become the parameters
             model = Transformer(**arguments)
         if arguments["tied"]:  # one tensor, which may have been written once only
             for name, other in (TIED, TIED[::-1]):
@@ -190,23 +190,28 @@ def tensor_names(model: Transformer) -> dict[str, tuple[str, ...]]:
 
 
 @torch.no_grad()
-def _fill(model: Transformer, state: Mapping[str, Tensor]) -> None:
-    """Copy the release's tensors into the parameters of ``model``."""
+def _fill(model: Transformer, state: dict[str, Tensor]) -> None:
+    """Make the release's tensors the parameters of ``model``, one after the other; ``state`` is empty afterwards."""
     names = tensor_names(model)
     for what, found in (("is missing", names.keys() - state.keys()), ("is unknown", state.keys() - names.keys())):
         if found:
             more = f", with {len(found) - 1} more" if len(found) > 1 else ""
             raise SparselitError(f"by the configuration the tensor {min(found)}{more} {what} in {WEIGHTS_FILE}")
+    if model.config["tied"] and not torch.equal(*(state[name] for name in TIED)):
+        raise SparselitError(f"tied_unembed is true, but {' and '.join(TIED)} differ")
     for theirs, ours in names.items():
         parameters = [model.get_parameter(name) for name in ours]
-        tensor = state[theirs].to_dense() if state[theirs].layout != torch.strided else state[theirs]
+        tensor = state.pop(theirs)
+        tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
         expected = (sum(len(p) for p in parameters), *parameters[0].shape[1:])
         if tuple(tensor.shape) != expected or not tensor.is_floating_point():
             raise SparselitError(
                 f"the tensor {theirs} is {tensor.dtype} of shape {tuple(tensor.shape)}; "
                 f"the configuration needs real numbers of shape {expected}"
             )
-        for parameter, part in zip(parameters, tensor.split([len(p) for p in parameters]), strict=True):
-            parameter.copy_(part)
-    if model.config["tied"] and not torch.equal(*(state[name] for name in TIED)):
-        raise SparselitError(f"tied_unembed is true, but {' and '.join(TIED)} differ")
+        for name, part in zip(ours, tensor.split([len(p) for p in parameters]), strict=True):
+            own = part.to(torch.float32, memory_format=torch.contiguous_format, copy=len(ours) > 1)
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, nn.Parameter(own))
+    if model.config["tied"]:
+        model.unembed.weight = model.embed.token.weight
