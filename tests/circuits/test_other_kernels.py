@@ -24,7 +24,7 @@ from tests.circuits import elsewhere
 
 MODES = ("1 thread", "2 threads", "deterministic", "float64")
 #: Kernels without vector instructions are slow: every mode of each set is a slow test.
-GRID = {"avx2": MODES[1:], "default": MODES[:1]}
+GRID = {"default": MODES[:1]}
 #: Verifies one circuit in each mode, in a process whose kernels the environment names.
 PROGRAM = """
 import importlib, json, sys, torch

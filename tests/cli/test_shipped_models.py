@@ -39,7 +39,7 @@ def test_a_run_begins_with_its_weights_by_name(sparselit: Command, folder: Path)
     ("argv", "said"),
     [
         (["predict", "--ckpt_path", "python_bas", "--prompt", "x"], "did you mean 'python_base'?"),
-        (["predict", "--ckpt_path", "python_base"], "give --prompt TEXT"),
+        pytest.param(["predict", "--ckpt_path", "python_base"], "give --prompt TEXT", marks=pytest.mark.slow),
         (["models", "python_bas"], "did you mean 'python_base'?"),
         (["discover", "--ckpt_path", "python_base", "--circuits.task", "with_was"], "did you mean 'with_as'?"),
         (["fit", "--ckpt_path", "python_base", "--trainer.max_steps", "9"], "no state of its training"),

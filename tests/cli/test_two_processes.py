@@ -23,7 +23,7 @@ _TEXTS = """\
 """
 
 
-@pytest.mark.parametrize("data", ["task", "texts"])
+@pytest.mark.parametrize("data", ["task", pytest.param("texts", marks=pytest.mark.slow)])
 def test_two_processes_are_one_with_twice_the_batches(tmp_path: Path, data: str) -> None:
     """The gradients of a step are averaged over the same prompts, in another order of summing; about 20 s."""
     config = QUICK.replace("model: {", "circuits: null\nmodel: {gradient_rms: 1.0, eps: 0.1, ")

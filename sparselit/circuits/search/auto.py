@@ -46,8 +46,8 @@ class Auto(Search):
         self.steps = steps
         self.batch = batch
         self.seed = seed
-        self._quick = SoftMasks(steps, batch=max(1, batch // 2), seed=seed)
         self._masks = SoftMasks(steps, 0.05, batch, seed)
+        self._quick = SoftMasks(steps, batch=max(1, batch // 2), seed=seed)
 
     def shrink(self, problem: Problem, found: Found, progress: Progress) -> None:
         """Each stage begins with what the one before left."""
