@@ -56,6 +56,14 @@ class Display:
             self.stage, self.done, self.total = stage, 0, None
         self.done += 1
 
+    def doing_now(self, stage: str) -> None:
+        """What is being done, without a count of its own.
+
+        Args:
+            stage: the part of the work.
+        """
+        self.stage = stage
+
     def searching(self, stage: str, edges: int) -> None:
         """One more test of a search; the certificate is the one stage of known length.
 

@@ -45,6 +45,19 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()  # the file stays: removing it would let two later processes lock two files of that name
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether some process holds the lock of a folder now."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def _owner(folder: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
         owner = read_json(folder / OWNER)
