@@ -43,8 +43,13 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The settings for people: the last part of each key with its value."""
-        return " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in self.settings.items())
+        """The settings for people."""
+        return labelled(self.settings)
+
+
+def labelled(settings: Mapping[str, Any]) -> str:
+    """Settings in a line: the last part of each key with its value."""
+    return " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
 
 
 def points(description: Mapping[str, Any], base: Mapping[str, Any]) -> list[Point]:

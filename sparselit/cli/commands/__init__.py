@@ -14,6 +14,7 @@ COMMAND_MODULES = {
     "configs": "list the experiments that come with sparselit",
     "models": "list the trained models that come with sparselit",
     "sweep": "run an experiment at many settings, resumably, several at once",
+    "frontier": "show capability against circuit size over the runs of a sweep",
     "runs": "list runs with their accuracy, density and circuit size",
     "convert": "turn a checkpoint of OpenAI's circuit_sparsity into ours, or back",
     "density": "show the share of non-zero weights of each tensor of a checkpoint",
