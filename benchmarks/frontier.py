@@ -77,7 +77,7 @@ def scatter(runs: list[FrontierRun]) -> list[str]:
     between = max(0.0, variance([fmean(values) for values in table.values()]) - within / n)
     return [
         f"{sum(map(len, table.values()))} runs: standard deviation of the logarithm of the edges "
-        f"{math.sqrt(between):.2f} between training seeds, {math.sqrt(within):.2f} between search seeds of a model. Edges: "
+        f"{math.sqrt(between):.2f} between training seeds, {math.sqrt(within):.2f} between search seeds. Edges: "
         + "; ".join(f"seed {seed}: {', '.join(f'{math.exp(x):.0f}' for x in sorted(v))}" for seed, v in table.items())
         + "."
     ]
