@@ -29,7 +29,7 @@ from sparselit.circuits.evidence.scores import rounded
 from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.fast import FastEngine
 from sparselit.circuits.run.granularity import Granularity
-from sparselit.circuits.search import Auto, Found, Progress, Search
+from sparselit.circuits.search import Auto, Found, GroupTesting, Progress, Search
 from sparselit.circuits.search.base import smallest_failure
 from sparselit.circuits.search.problem import Problem
 from sparselit.circuits.search.ranking import integrated_gradients
@@ -89,10 +89,11 @@ def discover(
 
     Returns:
         The circuit. When time ran out, or after Ctrl-C, it is one that holds on the discovery split, its certificate is
-        not ``complete``, and nothing else is promised.
+        not ``complete``, and nothing else is promised. Where no certified circuit of the discovery split holds on the
+        selection split, it is a larger one that holds on both, again without certificate.
 
     Raises:
-        NoCircuitError: the full model does not meet the criterion, or no circuit holds on the selection split.
+        NoCircuitError: the full model does not meet the criterion.
     """
     check_range("circuits.margin", margin, 0, 1, below=True)
     check_choice("circuits.evidence", evidence, get_args(Depth))
@@ -116,7 +117,45 @@ def discover(
             searched = searched_nulls(problem, found.kept, search, progress) if full else None
             return _document(problem, found, behaviour, criterion, search, searched, progress)
         seed = found.kept
-    raise NoCircuitError("no circuit found on the discovery split also meets the criterion on the selection split")
+    found = _on_both_splits(problem, found.kept, criterion, behaviour, progress)
+    return _document(problem, found, behaviour, criterion, search, None, progress)
+
+
+class _Both(Problem):
+    """A problem that a set of edges solves where it solves two."""
+
+    def __init__(self, first: Problem, second: Problem) -> None:
+        vars(self).update(vars(first))
+        self.second = second
+        second.cost = first.cost
+
+    def works(self, kept: Tensor) -> bool:
+        """Whether both criteria hold."""
+        return super().works(kept) and self.second.works(kept)
+
+    def focus(self, kept: Tensor) -> None:
+        """Announce it to both."""
+        super().focus(kept)
+        self.second.focus(kept)
+
+
+def _on_both_splits(
+    problem: Problem, kept: Tensor, criterion: Criterion, behaviour: Behaviour, progress: Progress | None
+) -> Found:
+    """The last resort where each circuit of the discovery split misses the criterion on the selection split.
+
+    As few of the most important edges are added as the stated bounds need on both splits, and groups of edges that
+    neither needs are removed. There is no certificate: on one split alone some edges may not be needed.
+    """
+    stated = problem.on(problem.discovery, criterion)
+    stated.cost = problem.cost
+    both = _Both(stated, stated.on(behaviour.splits["selection"], criterion))
+    found = Found(regrown(both, kept))
+    both.focus(found.kept)
+    with suppress(KeyboardInterrupt):
+        GroupTesting().shrink(both, found, progress or (lambda stage, left: None))
+    problem.engine = stated.engine
+    return found
 
 
 def _require(bounds: Criterion, values: Mapping[str, float], split: str) -> None:

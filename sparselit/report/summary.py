@@ -104,7 +104,7 @@ def _circuit_lines(circuits: Circuits, seconds: Seconds, folder: Path) -> Iterat
 def circuit_facts(circuit: FoundCircuit) -> list[tuple[str, str]]:
     """What there is to say of a circuit in a few lines, as (name, text); scores are those on the report split."""
     certificate = (
-        minimal(circuit.granularity, circuit.units) if circuit.complete else "NONE, the search was ended before"
+        minimal(circuit.granularity, circuit.units) if circuit.complete else "NONE, some edges may not be needed"
     )
     size = size_text(circuit.edges, circuit.nodes, circuit.free)
     facts = [("controls", controlled(circuit.searched)), ("size", size)]

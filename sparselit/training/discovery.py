@@ -373,7 +373,7 @@ def described(circuit: Circuit) -> str:
     name = "circuit of" if circuit.generalises else "did not generalise:"
     text = f"{name} {counted(size.edges, 'edge')} and {counted(size.nodes, 'node')}, report split: task loss "
     text += f"{held_out.task_loss:.4f}, accuracy {percent(held_out.accuracy)}"
-    return text + ("" if circuit.certificate.complete else "; unfinished, without certificate")
+    return text + ("" if circuit.certificate.complete else "; without certificate")
 
 
 def earlier_circuit(folder: Path, step: int) -> Circuit | None:

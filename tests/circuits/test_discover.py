@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,16 +145,32 @@ def test_a_model_that_fails_on_the_selection_split_is_refused_before_the_search(
     assert not told
 
 
-def test_a_circuit_that_fails_on_the_selection_split_is_sought_again_and_then_refused(
+def test_a_circuit_that_fails_on_the_selection_split_is_sought_again_and_then_grown_without_a_certificate(
     model: Transformer, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("sparselit.circuits.discover")  # the package's name is the function's
     monkeypatch.setattr(module, "_on_selection", lambda problem, kept, *_: {"accuracy": float(kept.all())})
     told: list[str] = []
-    with pytest.raises(NoCircuitError, match="also meets the criterion on the selection split"):
-        discover(model, behaviour, CRITERION, progress=lambda stage, edges: told.append(stage), ablation="zero")
+    circuit = discover(model, behaviour, CRITERION, progress=lambda stage, edges: told.append(stage), ablation="zero")
     changes = sum(a == "certificate" and b == "group testing" for a, b in itertools.pairwise(told))
-    assert changes == 3
+    assert changes == 4  # the last one is no search, and has no certificate
+    assert not circuit.certificate.complete
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean"])
+def test_where_few_discovery_prompts_fit_any_small_circuit_a_larger_one_holds_on_both_splits(
+    model: Transformer, behaviour: Behaviour, kind: Any
+) -> None:
+    few = {**behaviour.splits, "discovery": behaviour.splits["discovery"].select(slice(0, 2))}
+    criterion = [Bound("accuracy", at_least=0.9)]
+    circuit = discover(model, replace(behaviour, splits=few), criterion, kind, margin=0.0)
+    assert not circuit.certificate.complete
+    problem = Problem.of(model, few["discovery"], criterion, kind)
+    _, kept = kept_by(circuit, model)
+    assert 0 < int(kept.sum()) < len(kept)
+    for split in ("discovery", "selection"):
+        examples = few[split]
+        assert holds(criterion, measure(problem.naive_logits(kept, examples), examples))
 
 
 @pytest.mark.parametrize("margin", [-0.1, 1.0, math.nan])

@@ -62,7 +62,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     without = f"without any one {unit}" if verdict["minimal"] else f"not without every {unit}"
     minimal = f"{'yes' if verdict['minimal'] else 'NO'}, {without} the certificate's criterion fails"
     if not verdict["complete"]:
-        minimal = "unfinished, the search was ended before its certificate"
+        minimal = "unknown, the circuit has no certificate"
     elif not verdict["units"]:
         minimal = f"yes, no {unit} can go: there is no {unit} in it"
     edited = {
