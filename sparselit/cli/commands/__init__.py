@@ -10,6 +10,7 @@ EXPERIMENT = {
 }
 #: Commands with a parser of their own: each is a module of this package that has ``run(argv)``.
 COMMAND_MODULES = {
+    "new": "begin a task of your own: its file, a test and a YAML",
     "tasks": "list the tasks that can be trained on",
     "configs": "list the experiments that come with sparselit",
     "models": "list the trained models that come with sparselit",

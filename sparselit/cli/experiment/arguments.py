@@ -15,6 +15,7 @@ from typing import Any
 from sparselit.cli.commands.configs import find_config
 from sparselit.cli.experiment import yaml_text
 from sparselit.cli.experiment.keys import CLASS_KEYS, DEFAULT_CLASSES, TRAINER_LISTS
+from sparselit.cli.experiment.recipe import beneath
 from sparselit.cli.experiment.trust import refuse_foreign
 from sparselit.errors import SparselitError, suggestion
 from sparselit.runs.folder import RunFolder
@@ -95,6 +96,8 @@ def prepare(typed: list[str]) -> Arguments:
         refuse_foreign(beside, yaml_text.read(beside))
         pairs.insert(0, ("--config", str(beside)))
 
+    if has_data:
+        pairs = [*beneath(command, pairs), *pairs]
     argv: list[str] = [command]
     texts = {} if ckpt_path is None else {"ckpt_path": ckpt_path}
     files: list[Path] = []

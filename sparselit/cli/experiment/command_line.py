@@ -111,6 +111,7 @@ class CommandLine(LightningCLI):
             help="CPU threads of torch; null for one per core. Small models are fast with 1, also on a busy machine.",
         )
         parser.add_argument("--reproducible", type=bool, default=False, help=OPTIONS["reproducible"])
+        parser.add_argument("--effort", type=str | None, default=None, help=OPTIONS["effort"])
         parser.add_argument("--init_from", type=str | None, default=None, help=OPTIONS["init_from"])
         parser.add_argument("--compile", type=bool | dict[str, Any], default=False, help=OPTIONS["compile"])
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)

@@ -34,6 +34,7 @@ OPTIONS = {
     "ckpt_path": "a checkpoint file, `last` (the newest of this run, whose folder is used) or `best` (of a monitor)",
     "reproducible": "pin threads, algorithms and CPU kernels, so that other processors give the same digits; slower",
     "allow_dense": "let weights of a sparse checkpoint grow back where nothing keeps them at zero",
+    "effort": "quick, normal or thorough: of the recipe (`--config recipe`), which applies where no length is given",
     "init_from": "begin with the weights alone of a checkpoint, a run or a folder to convert, as far as they fit",
     "compile": "torch.compile for the forward pass of training; true, or a mapping of its arguments",
     "prompt": "the text to complete by one token; default: prompts of the report split",
