@@ -23,7 +23,7 @@ CASES = {
     ),
     "config is a folder": (("fit", "--config", "."), "this is a folder"),
     "no task": (("fit", "--trainer.max_steps", "3", "--model.d_model", "8"), "fit needs --config FILE"),
-    "no length": (("fit", "--data", "Parity"), "trainer.max_steps is missing"),
+    "no length": (("fit", "--data", "Parity", "--trainer.max_steps", "-1"), "trainer.max_steps is missing"),
     "unknown trainer key": ((*Q, "--trainer.max_stps", "3"), "'trainer.max_stps'; did you mean 'trainer.max_steps'?"),
     "abbreviated key": ((*Q, "--trainer.max_step", "3"), "'trainer.max_step'; did you mean 'trainer.max_steps'?"),
     "key without its group": ((*Q, "--max_steps", "3"), "'max_steps'; did you mean 'trainer.max_steps'?"),

@@ -27,7 +27,8 @@ def run(argv: list[str]) -> None:
         return
     plugins = [(plugin.name, f"plug-in {plugin.value}") for plugin in entry_points(group=PLUGINS)]
     sys.stdout.write(listing([*sorted(installed_tasks()), *plugins]))
-    sys.stdout.write("\nTrain on one:        sparselit fit --data NAME --trainer.max_steps 2000\n")
+    sys.stdout.write("\nTrain on one:        sparselit fit --data NAME\n")
+    sys.stdout.write("Write your own:      sparselit new task NAME\n")
     sys.stdout.write("Options of a task:   sparselit fit --data.help NAME\n")
     sys.stdout.write("Is a task sound?     sparselit tasks --check NAME\n")
 
