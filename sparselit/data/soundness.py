@@ -57,14 +57,9 @@ def examine(task: Task) -> Soundness:
     examples = [example for name, found in drawn.items() for example in found if name != SHIFTED]
     everything = [example for found in drawn.values() for example in found]
     answers = Counter(example.answer for example in examples)
-    chance = task.chance
-    train, report = task.split("train"), task.split("report")
-    accuracies = {**baseline_accuracies(train, report, task.vocab_size), VISIBLE: visible_accuracy(report)}
-    given = {
-        name: accuracy
-        for name, accuracy in accuracies.items()
-        if (accuracy - _chance(name, chance)) / (task.optimum - _chance(name, chance)) > GIVEN_AWAY
-    }
+    chance, report = task.chance, task.split("report")
+    accuracies = baselines(task)
+    given = given_away(task, accuracies)
     truth = _Truth(task, everything)
     verified, corrupted_faults = truth.corrupted(everything)
     faults = [
@@ -92,6 +87,36 @@ def examine(task: Task) -> Soundness:
         tuple(faults),
         {name: task.by_definition[name] for name in given if name in task.by_definition},
     )
+
+
+def baselines(task: Task) -> dict[str, float]:
+    """What each simple rule scores on a task's report split, in [0, 1]."""
+    train, report = task.split("train"), task.split("report")
+    return {**baseline_accuracies(train, report, task.vocab_size), VISIBLE: visible_accuracy(report)}
+
+
+def given_away(task: Task, accuracies: Mapping[str, float]) -> dict[str, float]:
+    """Those of the simple rules that give a task away, by its definition or not.
+
+    Args:
+        task: the task.
+        accuracies: of each rule.
+    """
+    chances = {name: _chance(name, task.chance) for name in accuracies}
+    return {
+        name: accuracy
+        for name, accuracy in accuracies.items()
+        if (accuracy - chances[name]) / (task.optimum - chances[name]) > GIVEN_AWAY
+    }
+
+
+def shortcut(task: Task) -> str | None:
+    """The best simple rule that gives a task away although the task is not about it, in one line; None without one."""
+    given = {rule: share for rule, share in given_away(task, baselines(task)).items() if rule not in task.by_definition}
+    if not given:
+        return None
+    best = max(given, key=given.__getitem__)
+    return f"the task has a shortcut: {best} alone gets {100 * given[best]:.1f} % of held-out prompts right"
 
 
 def _chance(name: str, chance: float) -> float:

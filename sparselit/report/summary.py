@@ -60,6 +60,8 @@ def _run_facts(result: Result, folder: Path) -> Iterator[tuple[str, str]]:
     yield "training", _training(result)
     for line in result.problems:
         yield "problem", line
+    for line in result.advice:
+        yield "advice", line
     if density is not None and density.target is not None and density.reached is not None:
         reached, target = f"{density.reached:.4g}", f"{density.target:.4g}"
         if reached != target:

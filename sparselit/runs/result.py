@@ -259,6 +259,7 @@ class Result:
         circuits: None where none were sought.
         checkpoint: the last one, relative to the run folder; None without one.
         problems: lines that say what is wrong with the run, e.g. a budget that was missed.
+        advice: lines that say what is in the way, with its figure and the keys to try.
         versions: of the software.
         machine: where it ran.
     """
@@ -277,6 +278,7 @@ class Result:
     circuits: Circuits | None
     checkpoint: str | None
     problems: tuple[str, ...]
+    advice: tuple[str, ...]
     versions: Versions
     machine: Machine
 
@@ -313,7 +315,8 @@ class Result:
             raise SparselitError(f"this is not a result: its format is not {FORMAT!r}")
         if content.get("version") != VERSION or isinstance(content["version"], bool):
             raise SparselitError(f"version is {content.get('version')!r}; this sparselit reads {VERSION}")
-        return read(cls, {name: value for name, value in content.items() if name not in ("format", "version")})
+        fields = {name: value for name, value in content.items() if name not in ("format", "version")}
+        return read(cls, {"advice": [], **fields})  # files of before have none
 
     @classmethod
     def read(cls, path: Path) -> Result:

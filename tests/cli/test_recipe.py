@@ -50,7 +50,23 @@ def test_an_effort_asks_for_the_recipe_beneath_a_length_that_is_given_as_an_opti
     (folder / "mine.yaml").write_text("data: Minimum\neffort: thorough\n")
     assert beneath("fit", [("--config", "mine.yaml"), ("--trainer.max_steps", "5")])
     *_, (_, last) = beneath("discover", [("--config", "mine.yaml"), ("--ckpt_path", "last")])
-    assert json.loads(last or "") == EFFORTS["thorough"]
+    assert json.loads(last or "") == {"effort": "thorough", **EFFORTS["thorough"]}
     assert beneath("discover", [("--data", "Minimum"), ("--ckpt_path", "x.ckpt")]) == []
     with pytest.raises(SparselitError, match="effort must be"):
         beneath("fit", [("--data", "Minimum"), ("--effort", "none")])
+
+
+def test_a_shortcut_is_told_before_training_in_one_line(sparselit: Command, folder: Path) -> None:
+    (folder / "given.py").write_text(
+        "from sparselit import Example, Task\n\n\n"
+        "class Given(Task):\n"
+        "    vocabulary, max_length = 'ab=', 5\n\n"
+        "    def sample(self, rng):\n"
+        "        text = ''.join(rng.choices('ab', k=4))\n"
+        "        return Example(text + '=', text[0], 'b' if text[0] == 'a' else 'a')\n"
+    )
+    small = ("--data.pool", "100", "--data.batch_size", "4", "--trainer.fast_dev_run", "true")
+    code, _, err = sparselit("fit", "--data", "given.Given", "--effort", "quick", *small)
+    assert code == 0, err
+    (line,) = (line for line in err.splitlines() if "shortcut" in line)
+    assert "fixed position alone gets 100.0 % of held-out prompts right" in line

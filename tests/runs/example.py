@@ -82,6 +82,7 @@ def result(**changes: Any) -> Result:
         circuits=circuits(),
         checkpoint="checkpoints/step=1200.ckpt",
         problems=(),
+        advice=(),
         versions=Versions("0.1.0", "2.9.0", "2.6.4", "3.11.7"),
         machine=Machine("Some Processor", "AVX512", 1, "cpu", 1, "32-true"),
     )

@@ -48,6 +48,8 @@ from sparselit.cli.experiment.saved_config import saved_text
 from sparselit.cli.experiment.silence import quieten
 from sparselit.cli.experiment.trainer import Events, refuse_processes
 from sparselit.cli.terminal import raw_output, say
+from sparselit.data.soundness import shortcut
+from sparselit.data.task import Task
 from sparselit.errors import SparselitError, disk_fault
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_bytes, write_text
@@ -225,6 +227,9 @@ class Experiment(CommandLine):
         if self.start is not None:
             refuse_dense(self.start, sparsified, self.config["fit"].allow_dense)
         refuse_pruning(self.trainer.callbacks, self.model)  # type: ignore[attr-defined]
+        if self.config["fit"].effort is not None and isinstance(self.datamodule, Task):
+            found = shortcut(self.datamodule)  # under the recipe, for a task that may be new
+            self.notes += [f"{found}; see `sparselit tasks --check`"] if found else []
         self._tell_notes()
         if self._get(self.config, "trainer").fast_dev_run:
             return

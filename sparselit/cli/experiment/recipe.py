@@ -41,8 +41,9 @@ def beneath(command: str, pairs: list[tuple[str, str | None]]) -> list[tuple[str
     typed = any(name.removeprefix("--trainer.") in _LENGTHS for name, _ in pairs)
     if in_files or (not efforts and (typed or command != "fit")):
         return []
-    layers = [yaml_text.read(Path(find_config(_NAME))), EFFORTS[efforts[-1] if efforts else "normal"]]
-    return [("--config", json.dumps(layer)) for layer in layers if layer]
+    effort = efforts[-1] if efforts else "normal"
+    layers = [yaml_text.read(Path(find_config(_NAME))), {_EFFORT: effort, **EFFORTS[effort]}]
+    return [("--config", json.dumps(layer)) for layer in layers]
 
 
 def _content(value: str) -> dict[str, Any]:

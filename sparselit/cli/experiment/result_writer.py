@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from sparselit.cli.experiment.last_lines import last_validation
+from sparselit.report.advice import advice
 from sparselit.report.facts import visible
 from sparselit.report.summary import summary
 from sparselit.runs.atomic import write_text
@@ -85,9 +87,13 @@ class ResultWriter:
             circuits=found,
             checkpoint=self._newest(checkpoint),
             problems=(*([problem] if problem else []), *problems_of(trainer), *unreadable),
+            advice=(),
             versions=versions(),
             machine=machine(trainer),
         )
+        trained = trainer.callback_metrics.get("train/accuracy")
+        optimum = getattr(data, "optimum", 1.0)
+        result = replace(result, advice=advice(result, optimum, None if trained is None else float(trained)))
         write_text(self.folder.result, result.text())
         if ended != "running":
             write_text(self.folder.summary, visible(summary(result, self.folder.path)))
