@@ -50,6 +50,7 @@ FORMATS: dict[str, Format] = {
     "neuronpedia": Format(".json", "attribution graph of one prompt", "neuronpedia", "attribution_graph", True),
     "safetensors": Format(".circuit.safetensors", "the circuit's own weights, the rest zero", "tables", "tensors"),
     "model-card": Format(".md", "Hugging Face, with a model index", "cards", "model_card"),
+    "python": Format(".py", "a program in numpy alone, to be read as the algorithm", "program", "program"),
     "cyclonedx": Format(".json", "CycloneDX 1.6, a machine-learning bill of materials", "cards", "bill_of_materials"),
 }
 
