@@ -16,7 +16,6 @@ import torch
 from sparselit.circuits.circuit import Circuit
 from sparselit.circuits.loaded import Loaded, load
 from sparselit.errors import SparselitError
-from sparselit.report.facts import counted
 
 #: What a node is worth: a number, or the name of an array (position,) in the program.
 Value = float | str
@@ -150,9 +149,7 @@ class _Program:
             self._mlp(i)
         self._unembed()
         circuit = self.circuit.circuit
-        size = (
-            f"{counted(circuit.size.edges, 'edge')}, {counted(circuit.size.nodes, 'node')}, {circuit.ablation} ablation"
-        )
+        size = f"{circuit.size.edges} edges, {circuit.size.nodes} nodes, {circuit.ablation} ablation"
         title = f"{circuit.task.name}: the circuit of a weight-sparse transformer."
         vocabulary = list(circuit.task.vocabulary)
         head = _HEAD.format(title=title, facts=f"{size}.", file=self.circuit.path.name, vocabulary=ascii(vocabulary))
