@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+
+from sparselit.runs import Result
 
 from .conftest import Command
 
@@ -43,3 +46,16 @@ def test_the_yaml_of_a_new_task_has_five_lines(sparselit: Command, folder: Path)
     text = (folder / "lookup.yaml").read_text()
     assert len(text.splitlines()) == 5
     assert yaml.safe_load(text)["data"] == "tasks.lookup.Lookup"
+
+
+@pytest.mark.slow
+def test_a_new_task_ends_with_a_certified_circuit(tmp_path: Path) -> None:
+    script = str(Path(sys.executable).with_name("sparselit"))
+    for command in (["new", "task", "Lookup"], ["fit", "--config", "lookup.yaml"]):
+        subprocess.run([script, *command], cwd=tmp_path, capture_output=True, timeout=1800, check=True)
+    result = Result.read(tmp_path / "runs" / "lookup" / "version_0" / "result.json")
+    assert result.circuits is not None
+    (circuit,) = result.circuits.latest
+    assert (result.accuracy("report") or 0) >= 0.99
+    assert circuit.complete
+    assert circuit.generalises
