@@ -23,9 +23,10 @@ from sparselit.model.wiring import Place, biases, matrices
 from sparselit.runs.json_record import APART, LEFT_OUT, Count, read, since, write
 from sparselit.runs.machine import MadeOn
 
-FORMAT, VERSION = "sparselit-circuit", 3
-#: Versions that can be read: in the first, evidence had fewer parts; the first two have no seal.
-VERSIONS = (1, 2, 3)
+FORMAT, VERSION = "sparselit-circuit", 4
+#: Versions that can be read: in the first, evidence had fewer parts; the first two have no seal, the first
+#: three no adversary.
+VERSIONS = (1, 2, 3, 4)
 #: What stands in a file for the record alone: nothing in the files can show whether it is true.
 FOR_THE_RECORD = (
     "task.class_path",
@@ -35,6 +36,7 @@ FOR_THE_RECORD = (
     "search",
     "made_on",
     "evidence.nulls.searched: that a search was run, and found nothing smaller",
+    "evidence.adversary: that no other edges are worse",
 )
 #: Whether a file is as it was written: a version without a seal has nothing to say of that.
 Seal = Literal["intact", "broken", "none"]
@@ -217,7 +219,7 @@ class Circuit(EdgeSet):
         fields = {name: value for name, value in content.items() if name not in around}
         sealed: Seal = "none"
         if version >= _SEALED:
-            if content.get("for_the_record") != list(FOR_THE_RECORD):
+            if content.get("for_the_record") != _for_the_record(version):
                 raise SparselitError("the field 'for_the_record' is missing or not what the format says")
             if type(content.get("seal")) is not str:
                 raise SparselitError("the field 'seal' is missing or not a text")
@@ -230,7 +232,7 @@ class Circuit(EdgeSet):
         """The content of ``circuit.json``, with its seal."""
         content = {"format": FORMAT, "version": self.version, **write(self, self.version)}
         if self.version >= _SEALED:
-            content["for_the_record"] = list(FOR_THE_RECORD)
+            content["for_the_record"] = _for_the_record(self.version)
             content["seal"] = seal_of(content)
         return content
 
@@ -238,6 +240,11 @@ class Circuit(EdgeSet):
     def generalises(self) -> bool:
         """Whether the stated bounds hold on the report split, by the figures of the record."""
         return all(bound.holds(bound.value) for bound in self.criterion)
+
+
+def _for_the_record(version: int) -> list[str]:
+    """:data:`FOR_THE_RECORD` as a version says it: before the fourth there was no adversary."""
+    return list(FOR_THE_RECORD if version >= VERSION else FOR_THE_RECORD[:-1])
 
 
 def seal_of(content: Mapping[str, Any]) -> str:

@@ -250,6 +250,46 @@ class DarkMatter:
     n: Count
 
 
+# -- what else could stand outside -------------------------------------------------------------------------------------
+
+
+class OpenEdge(NamedTuple):
+    """An edge outside of the circuit (a bias has column 0), and the share by which it is put back, in (0, 1]."""
+
+    parameter: str
+    row: Count
+    column: Count
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Score):
+    """The circuit with some of the other edges put back."""
+
+    edges: tuple[OpenEdge, ...] = field(metadata=FIRST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """The worst of the other edges put back, chosen on some prompts and measured on the report split.
+
+    Attributes:
+        chosen_on: the split that they were chosen on, its first examples.
+        budget: most edges that are put back; of shares, their largest sum.
+        restarts: random starts of the gradient's search.
+        broken_by: of the edges in greedy's order, with how many the stated criterion fails; None: with none of them.
+        greedy: one whole edge after the other.
+        gradient: shares of all edges, by projected gradient ascent.
+    """
+
+    chosen_on: str
+    budget: Count
+    restarts: Count
+    broken_by: Count | None
+    greedy: Opened
+    gradient: Opened
+
+
 # -- nulls -------------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +376,8 @@ class Evidence:
         unexplained: share of the loss: 0 is a perfect circuit, 1 an empty one.
         dark_matter: unexplained shares of loss, divergence and residual stream.
         flags: names of what speaks against the circuit.
+        other_ablations: the same edges under the ablations that were not searched under, by kind.
+        adversary: the worst edges put back; None without a search for them.
     """
 
     full_model: Score
@@ -349,3 +391,5 @@ class Evidence:
     unexplained: float
     dark_matter: DarkMatter | None = field(default=None, metadata=since(2))
     flags: tuple[str, ...] | None = field(default=None, metadata=since(2))
+    other_ablations: Mapping[str, Score] | None = field(default=None, metadata=since(4))
+    adversary: Adversary | None = field(default=None, metadata=since(4, null=True))

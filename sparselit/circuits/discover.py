@@ -21,8 +21,9 @@ from sparselit.circuits.circuit import (
     TaskRecord,
     model_hash,
 )
-from sparselit.circuits.claims import Certificate, Removal, SearchedNull, extended
+from sparselit.circuits.claims import Certificate, Removal, extended
 from sparselit.circuits.criterion import ROBUST, Criterion, check_criterion, holds, is_relative, measure
+from sparselit.circuits.evidence.adversary import adversary
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.null_searches import searched_nulls
 from sparselit.circuits.evidence.scores import rounded
@@ -85,7 +86,8 @@ def discover(
         granularity: what is removed and certified as one.
         start: an earlier circuit's edges and biases; the search begins with them and what must be added.
         evidence: ``quick``: all that needs no search; ``full``: also how many edges the same search needs for a
-            constant, a nonsense and a swapped target and for an untrained model (up to five minutes each).
+            constant, a nonsense and a swapped target and for an untrained model (up to five minutes each), and the
+            worst of the other edges put back.
 
     Returns:
         The circuit. When time ran out, or after Ctrl-C, it is one that holds on the discovery split, its certificate is
@@ -113,12 +115,10 @@ def discover(
         grown = None if seed is None else regrown(problem, seed)
         found = search.run(problem, grown, progress, deadline)
         if not found.complete or holds(criterion, _on_selection(problem, found.kept, criterion, behaviour)):
-            full = evidence == "full" and found.complete
-            searched = searched_nulls(problem, found.kept, search, progress) if full else None
-            return _document(problem, found, behaviour, criterion, search, searched, progress)
+            return _document(problem, found, behaviour, criterion, search, evidence, progress)
         seed = found.kept
     found = _on_both_splits(problem, found.kept, criterion, behaviour, progress)
-    return _document(problem, found, behaviour, criterion, search, None, progress)
+    return _document(problem, found, behaviour, criterion, search, "quick", progress)
 
 
 class _Both(Problem):
@@ -211,12 +211,14 @@ def _document(
     behaviour: Behaviour,
     criterion: Criterion,
     search: Search,
-    searched: Mapping[str, SearchedNull] | None,
+    evidence: Depth,
     progress: Progress | None,
 ) -> Circuit:
     """The circuit as data, with certificate and evidence."""
     circuit, kept = problem.keeping(found.kept), found.kept
     model, edges = circuit.model, circuit.edges
+    full = evidence == "full" and found.complete
+    searched = searched_nulls(problem, kept, search, progress) if full else None
     spent = problem.cost
     evaluations, forwards, backwards = spent.evaluations, spent.forwards, spent.backwards
     size = circuit.size
@@ -226,10 +228,11 @@ def _document(
             with suppress(KeyboardInterrupt):  # by which a callback ends a search, which is over
                 progress(f"{EVIDENCE}{part}", size.edges)
 
+    put_back = adversary(problem, kept, told=told) if full else None
     told("scores")
     report = problem.on(behaviour.splits["report"], criterion)
     report.focus(kept)
-    proof = collect(circuit, behaviour, criterion, searched, report.works, told)
+    proof = collect(circuit, behaviour, criterion, searched, report.works, told, put_back)
     values = proof.held_out.metrics
     return Circuit(
         model=ModelRecord(hash=model_hash(model.state_dict()), config=model.config),

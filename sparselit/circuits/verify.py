@@ -19,6 +19,7 @@ from sparselit.circuits.criterion import holds, margin, measure
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.evidence.compare import false_claims
 from sparselit.circuits.evidence.null_targets import applicable, null_bounds, recomputed
+from sparselit.circuits.evidence.other_ways import PutBack
 from sparselit.circuits.evidence.scores import Told, silent
 from sparselit.circuits.files import read_behaviour, read_circuit, read_model
 from sparselit.circuits.run.granularity import removal_units
@@ -83,7 +84,9 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None,
         bounds = null_bounds(certified, measure(network.logits(discovery), discovery)["task_loss"])
         false += [f"evidence.nulls.searched.{name}" for name in applicable(model, discovery) if name not in searched]
         searched = recomputed(searched, bounds, engine, discovery)
-    evidence = collect(network, behaviour, stated, searched, told=told)
+    adversary = circuit.evidence.adversary
+    put_back = None if adversary is None else PutBack.of(adversary)
+    evidence = collect(network, behaviour, stated, searched, told=told, put_back=put_back)
     size = network.size
     min_margin = min((-margin(certified, values) for values in removals), default=0.0)
     held_out = evidence.held_out

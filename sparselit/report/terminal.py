@@ -108,6 +108,7 @@ def _evidence(circuit: Circuit) -> Iterator[tuple[str, str]]:
         yield "", f"random circuits of like magnitudes: {matched.meet_criterion}/{matched.draws} meet the criterion"
     for key, row in (nulls.searched or {}).items():
         yield "", f"{key.replace('_', ' ')}: {_needed(row)}"
+    yield from _attacked(evidence)
     yield from _inside(evidence)
     yield "unexplained", f"{percent(evidence.unexplained, 1)} of the loss that the full model saves over an empty one"
 
@@ -119,6 +120,22 @@ def _needed(row: SearchedNull) -> str:
     if row.edges is None:
         return f"no circuit found, best {reached} (for the record)"
     return f"{row.edges:,} edges, {reached}" + ("" if row.complete else "; search unfinished")
+
+
+def _attacked(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """The worst of the other edges put back, and the same edges under other ablations; older files have neither."""
+    row = evidence.adversary
+    if row is None:
+        yield "adversary", "not attacked: no search was run for the worst edges to put back (evidence: full)"
+    else:
+        broken = f"broken by {counted(row.broken_by, 'edge')}" if row.broken_by else "not broken"
+        yield (
+            "adversary",
+            f"{len(row.greedy.edges)} of the other edges put back, greedily: {_scores(row.greedy)}, {broken}",
+        )
+        yield "", f"shares of {row.budget} edges in all, by gradient: {_scores(row.gradient)}"
+    for kind, score in (evidence.other_ablations or {}).items():
+        yield "", f"the same edges under {kind} ablation: {_scores(score)}, kl {score.kl:.3g}"
 
 
 def _inside(evidence: Evidence) -> Iterator[tuple[str, str]]:

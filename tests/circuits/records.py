@@ -16,6 +16,7 @@ from sparselit.circuits.circuit import (
     TaskRecord,
 )
 from sparselit.circuits.claims import (
+    Adversary,
     Attended,
     Certificate,
     Complement,
@@ -29,6 +30,8 @@ from sparselit.circuits.claims import (
     Necessity,
     Nulls,
     NullScore,
+    Opened,
+    OpenEdge,
     Orders,
     OtherNorm,
     Relaxation,
@@ -97,6 +100,14 @@ def some_nulls(**changes: Any) -> Nulls:
     return Nulls(**{**values, **changes})
 
 
+def some_adversary(**changes: Any) -> Adversary:
+    opened = extended(Opened, some_score(), edges=(OpenEdge("embed.token.weight", 1, 2, 0.5),))
+    values = {
+        "chosen_on": "discovery", "budget": 20, "restarts": 3, "broken_by": None, "greedy": opened, "gradient": opened,
+    }  # fmt: skip
+    return Adversary(**{**values, **changes})
+
+
 def some_evidence(**changes: Any) -> Evidence:
     score = some_score()
     values = {
@@ -111,6 +122,8 @@ def some_evidence(**changes: Any) -> Evidence:
         "unexplained": 0.25,
         "dark_matter": DarkMatter(task_loss=0.1, kl=None, residual={"embed": 0.5}, n=256),
         "flags": (),
+        "other_ablations": {"mean": score},
+        "adversary": None,
     }
     return Evidence(**{**values, **changes})
 

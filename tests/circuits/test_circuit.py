@@ -167,7 +167,7 @@ def test_every_wrong_type_is_named_by_its_place(wrong: Any) -> None:
 
 NULLABLE = {
     "out_of_distribution", "searched", "other_norm", "unexplained", "rescaled", "task_loss", "kl", "edges", "embed",
-    "distribution", "per",
+    "distribution", "per", "adversary", "broken_by",
 }  # fmt: skip
 
 
@@ -185,7 +185,8 @@ def test_every_number_is_finite_and_every_count_a_whole_one() -> None:
 
 def test_every_missing_and_every_unknown_field_is_named() -> None:
     optional = {"at_most", "at_least"}
-    inside = ("nodes", "strata", "sufficiency", "activations", "attention", "sites", "residual", "searched", "splits")
+    inside = ("nodes", "strata", "sufficiency", "activations", "attention", "sites", "residual", "searched", "splits",
+              "other_ablations")  # fmt: skip
     for at in PLACES:
         owner = value_at(at[:-1]) if at[:-1] else CONTENT
         free = at[:-1] and (at[-2] in inside or at[:-1] in FREE)
@@ -224,7 +225,7 @@ def test_values_that_contradict_each_other_are_refused_by_their_place() -> None:
     assert "ablation" in refused(put(("ablation", "kind"), "zero"))  # of which there are no means
 
 
-@pytest.mark.parametrize("version", [0, 4, None, "2", 2.0, True])
+@pytest.mark.parametrize("version", [0, 5, None, "2", 2.0, True])
 def test_other_versions_are_refused(version: Any) -> None:
     assert f"version {version}" in refused({**CONTENT, "version": version})
     assert "format" in refused({**CONTENT, "format": "other"})
@@ -239,7 +240,7 @@ def test_a_file_of_the_first_version_is_read_and_written_as_it_is() -> None:
     later = ("calibrated_loss", "task_loss_interval", "answer_loss_interval", "kl_interval", "task_loss_max",
              "margin_min")  # fmt: skip
     evidence = content["evidence"]
-    for part in ("faithfulness", "dark_matter", "flags"):
+    for part in ("faithfulness", "dark_matter", "flags", "other_ablations", "adversary"):
         del evidence[part]
     for null in ("magnitude_matched", "searched"):
         del evidence["nulls"][null]

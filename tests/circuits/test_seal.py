@@ -21,7 +21,7 @@ from sparselit.circuits.verify import verify
 from sparselit.errors import SparselitError
 from sparselit.runs.machine import MadeOn
 from tests.circuits import elsewhere
-from tests.circuits.records import some_circuit
+from tests.circuits.records import some_adversary, some_circuit, some_evidence
 from tests.cli.test_show_verify import NAME, run, texts, wired_model, with_circuit
 
 Steps = tuple[Any, ...]
@@ -92,7 +92,10 @@ def noticed(content: dict[str, Any], at: Steps, other: Any) -> bool:
 
 def trained() -> dict[str, Any]:
     """The record of a trained model's circuit, of today's version."""
-    return replace(elsewhere.found(), version=VERSION, made_on=MadeOn.here()).as_json()
+    found = elsewhere.found()
+    newer = some_evidence(adversary=some_adversary())  # what its version had not
+    evidence = replace(found.evidence, other_ablations=newer.other_ablations, adversary=newer.adversary)
+    return replace(found, version=VERSION, made_on=MadeOn.here(), evidence=evidence).as_json()
 
 
 def test_a_changed_digit_of_any_number_of_a_trained_circuit_is_noticed() -> None:

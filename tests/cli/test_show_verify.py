@@ -243,13 +243,13 @@ def truncate_weights(path: Path) -> None:
 
 
 def next_version(path: Path) -> None:
-    edit(path, lambda content: content.update(version=4))
+    edit(path, lambda content: content.update(version=5))
 
 
 UNREADABLE = {
     "truncated": (truncate, "not JSON"),
     "gone": (Path.unlink, "cannot read the circuit"),
-    "another version": (next_version, "version 4"),
+    "another version": (next_version, "version 5"),
     "without edges": (lambda path: edit(path, lambda content: content.pop("edges")), "'edges'"),
 }
 INCOMPLETE = {

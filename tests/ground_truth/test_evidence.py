@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sparselit.circuits.claims import Evidence
+from sparselit.circuits.evidence.adversary import adversary
 from sparselit.circuits.evidence.collect import collect
 from sparselit.circuits.search import GroupTesting
 from sparselit.circuits.search.problem import Problem
@@ -16,13 +17,17 @@ from .suite import CASES, NOT_MONOTONE, UNIQUE
 #: Of four prompts and matrices with hardly a weight to spare, one of twenty random circuits is right by chance.
 TINY = ("conjunction", "exclusive or")
 
+#: Which takes hundreds of the other edges to break, beyond an adversary's budget.
+MANY = "compiled reverse"
+
 
 def evidence_of(case: Case) -> Evidence:
     problem = Problem.of(case.model, case.domain, case.criterion)
-    found = GroupTesting().run(problem)
+    kept = GroupTesting().run(problem).kept
     words = [str(token) for token in range(case.model.unembed.out_features)]
     behaviour = Behaviour(dict.fromkeys(("discovery", "selection", "report"), case.domain), words)
-    return collect(problem.keeping(found.kept).naive, behaviour, case.criterion)
+    worst = adversary(problem, kept, budget=6)
+    return collect(problem.keeping(kept).naive, behaviour, case.criterion, put_back=worst)
 
 
 @pytest.mark.parametrize("name", [name for name in UNIQUE if name not in TINY])
@@ -41,4 +46,5 @@ def test_a_circuit_that_leaves_out_parts_that_cancel_is_flagged(name: str) -> No
     evidence = evidence_of(CASES[name]())
     assert evidence.held_out.accuracy == 1.0
     assert "random_halves" in evidence.flags
+    assert ("adversary" in evidence.flags) == (name != MANY)
     assert evidence.faithfulness.random_halves.worst_accuracy < 1.0

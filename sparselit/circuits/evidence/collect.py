@@ -18,6 +18,7 @@ from sparselit.circuits.evidence.dark_matter import dark_matter, stream_sites
 from sparselit.circuits.evidence.faithfulness import EXAMPLES, faithfulness
 from sparselit.circuits.evidence.flags import flags
 from sparselit.circuits.evidence.nulls import nulls
+from sparselit.circuits.evidence.other_ways import PutBack, attacked, other_ablations
 from sparselit.circuits.evidence.scores import DIGITS, Told, by_stratum, meets, score, silent
 from sparselit.circuits.subnetwork import Subnetwork
 from sparselit.data.behaviour import Behaviour
@@ -32,6 +33,7 @@ def collect(
     searched: Mapping[str, SearchedNull] | None = None,
     works: Callable[[Tensor], bool] | None = None,
     told: Told = silent,
+    put_back: PutBack | None = None,
 ) -> Evidence:
     """All evidence for a circuit under the stated criterion.
 
@@ -42,6 +44,7 @@ def collect(
         searched: the nulls that need a search, where there are some.
         works: whether the criterion holds on the report split with only these edges; default by the circuit's engine.
         told: called with what is being computed.
+        put_back: the worst edges outside, where they were sought.
     """
     told("scores")
     report, kept = behaviour.splits["report"], circuit.kept
@@ -76,6 +79,8 @@ def collect(
         unexplained=round((loss["circuit"] - loss["full"]) / gain, DIGITS) if gain else 0.0,
         dark_matter=dark_matter(subject),
         flags=(),
+        other_ablations=other_ablations(circuit, behaviour.splits),
+        adversary=None if put_back is None else attacked(circuit, put_back, report, of_model, criterion),
     )
     return replace(evidence, flags=flags(evidence, criterion, circuit.edges.weights(kept)))
 

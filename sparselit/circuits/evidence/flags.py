@@ -27,6 +27,7 @@ FLAGS: Mapping[str, str] = {
     "interchange_into_full": "the full model fails the criterion with the circuit's values at some site",
     "interchange_into_circuit": "the circuit fails the criterion with the full model's values at some site",
     "random_halves": "with a random half of the other edges in place the criterion fails",
+    "adversary": "with the worst of the other edges put back the criterion fails",
     "relaxation": "on the way from the circuit to the full model the criterion fails",
     "other_norm": "the criterion holds only because norms are live (or only because they are frozen)",
     "random_circuits": "a random circuit of the same size meets the criterion",
@@ -59,6 +60,9 @@ def flags(evidence: Evidence, criterion: Criterion, edges: int) -> tuple[str, ..
             if name != "constant_target"  # which a bias or two give in any model, and which nobody takes for a finding
         ),
     }
+    if evidence.adversary is not None:
+        rows = (evidence.adversary.greedy, evidence.adversary.gradient)
+        found["adversary"] = not all(holds(criterion, row.metrics) for row in rows)
     if inside is not None:
         compared = {
             "interchange_into_full": inside.interchange.into_full,

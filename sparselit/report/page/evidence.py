@@ -48,6 +48,7 @@ def evidence_data(circuit: Circuit) -> dict[str, Any]:
         *_necessary(circuit),
         *_nulls(circuit),
         *_inside(circuit),
+        *_others(circuit),
         *_unexplained(circuit),
         *_flags(circuit),
     ]
@@ -181,6 +182,18 @@ def _inside(circuit: Circuit) -> Iterator[Row]:
         )
 
 
+def _others(circuit: Circuit) -> Iterator[Row]:
+    """The same edges with the worst of the others put back, and under other ablations."""
+    section, evidence = "In other company", circuit.evidence
+    for kind, score in (evidence.other_ablations or {}).items():
+        yield _accuracy(section, f"the same edges under {kind} ablation (kl {score.kl:.3g})", score, "")
+    row = evidence.adversary
+    if row is not None:
+        for name, score in (("whole edges, greedily", row.greedy), ("shares, by gradient", row.gradient)):
+            claim = f"at most {row.budget} of the other edges put back, the worst that were found ({name})"
+            yield _accuracy(section, claim, score, _judged(holds(circuit.criterion, score.metrics)))
+
+
 def _unexplained(circuit: Circuit) -> Iterator[Row]:
     section, evidence = "Not explained", circuit.evidence
     n = f"{evidence.held_out.n:,}"
@@ -217,6 +230,8 @@ def not_shown(circuit: Circuit) -> list[str]:
         sentences.append(
             "The size is not controlled: no search was run where there is nothing to find (evidence: full)."
         )
+    if evidence.adversary is None:
+        sentences.append("The edges outside that do most harm when put back were not sought (evidence: full).")
     if evidence.faithfulness is None:
         sentences.append("Whether it works inside as the full model does was not measured.")
     if evidence.out_of_distribution is None:

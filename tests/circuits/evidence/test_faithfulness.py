@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparselit.circuits.claims import Attended, HeldOut, OtherNorm, Unexplained, extended
+from sparselit.circuits.claims import Attended, HeldOut, Opened, OtherNorm, Unexplained, extended
 from sparselit.circuits.criterion import Bound, measure
 from sparselit.circuits.evidence.faithfulness import (
     HALVES,
@@ -28,7 +28,7 @@ from sparselit.circuits.run.ablation import Ablation
 from sparselit.circuits.run.naive import NaiveEngine
 from sparselit.circuits.subnetwork import Observed, Subnetwork
 from tests.circuits.models import random_subset, randomised, some_examples
-from tests.circuits.records import some_evidence, some_score, some_searched_null
+from tests.circuits.records import some_adversary, some_evidence, some_score, some_searched_null
 
 CRITERION = [Bound("task_loss", at_most=1.5), Bound("accuracy", at_least=0.3)]
 ABLATIONS = [Ablation(), Ablation("mean"), Ablation("resample"), Ablation(norm="frozen")]
@@ -210,6 +210,7 @@ def test_every_flag_has_its_sentence_and_its_place() -> None:
     )
     held_out = extended(HeldOut, bad, split="report", strata={})
     evidence = replace(one, full_model=bad, held_out=held_out, faithfulness=inside, nulls=nulls)
+    evidence = replace(evidence, adversary=some_adversary(gradient=extended(Opened, bad, edges=())))
     assert flags(evidence, CRITERION, edges=6) == tuple(FLAGS)
     assert "searched_nulls" not in flags(evidence, CRITERION, edges=5)
     assert flags(one, CRITERION, edges=6) == ()

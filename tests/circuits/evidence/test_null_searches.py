@@ -192,6 +192,10 @@ def test_full_evidence_is_written_and_verified_and_a_false_size_is_named(tmp_pat
     path = tmp_path / "c.json"
     write_circuit(path, circuit, model, behaviour)
     assert not [name for name in verify(path)["false_claims"] if name.startswith("evidence")]
+    adversary = circuit.evidence.adversary
+    better = replace(adversary, greedy=replace(adversary.greedy, kl=adversary.greedy.kl / 2 + 0.1))
+    write_circuit(path, replace(circuit, evidence=replace(circuit.evidence, adversary=better)), model, behaviour)
+    assert "evidence.adversary.greedy.kl" in verify(path)["false_claims"]
     name, row = next((name, row) for name, row in searched.items() if row.edges is not None)
     nulls = replace(circuit.evidence.nulls, searched={**searched, name: replace(row, edges=row.edges + 1)})
     write_circuit(path, replace(circuit, evidence=replace(circuit.evidence, nulls=nulls)), model, behaviour)
