@@ -208,10 +208,11 @@ def _logged(main: Main, argv: list[str], log: Path) -> None:
 
 def _code(main: Main, argv: Sequence[str], log: Path) -> int:
     """Run a command line with all output, also of what is no Python, in a file; its exit code."""
-    with log.open("w", encoding="utf-8") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8", closefd=False, buffering=1) for stream in (1, 2))  # noqa: SIM115
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)  # a log grows while it is read
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", 1, "utf-8", closefd=False) for stream in (1, 2))
     try:
         main(argv)
     except SystemExit as end:
