@@ -17,7 +17,7 @@ from .suite import CASES, NOT_MONOTONE, UNIQUE
 #: Of four prompts and matrices with hardly a weight to spare, one of twenty random circuits is right by chance.
 TINY = ("conjunction", "exclusive or")
 
-#: Which takes hundreds of the other edges to break, beyond an adversary's budget.
+#: Which holds under 20 of the other edges; larger budgets were not tried.
 MANY = "compiled reverse"
 
 
