@@ -1,6 +1,7 @@
 """The frontier of capability and circuit size: runs the study and writes its page.
 
     python -m benchmarks.frontier FOLDER [--jobs N] [--output docs/results/frontier.md]
+    python -m benchmarks.frontier FOLDER --page                          the page of what there is
 
 FOLDER is the sweep's; a command that was interrupted goes on. The analysis was written down before the runs, in
 ``frontier_plan.md``.
@@ -24,6 +25,8 @@ from sparselit.statistics.frontier import interval
 CONFIG = Path(__file__).with_suffix(".yaml")
 #: Two settings have as many non-zero weights where they differ by at most this factor.
 AS_MANY = 1.3
+#: Runs of the first sweep.
+RUNS = 84
 #: Settings of the second sweep, about search seeds.
 SEEDS = ["--sweep.zip", "{model.d_model: [32], model.n_heads: [4]}", "--sweep.grid",
          "{sparsity.density.to: [0.04], seed_everything: [0, 1, 2], circuits.search.seed: [0, 1, 2]}"]  # fmt: skip
@@ -86,7 +89,13 @@ def scatter(runs: list[FrontierRun]) -> list[str]:
 def page(frontier: Frontier, searches: list[FrontierRun], picture: str) -> str:
     """The plan, and what came out."""
     first, second = frontier.capability, frontier.size
-    lines = ["## What came out", "", f"![loss over edges]({picture})", ""]
+    lines = ["## What came out", ""]
+    if len(frontier.runs) < RUNS:
+        lines += [
+            f"**So far {len(frontier.runs)} of {RUNS} runs**, the sparse settings first; the command goes on.",
+            "",
+        ]
+    lines += [f"![loss over edges]({picture})", ""]
     lines += [
         "| setting | seeds | non-zeros | loss | range | edges | range | certified | on the front |",
         "|---" * 9 + "|",
@@ -106,13 +115,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("docs/results/frontier.md"))
+    parser.add_argument("--page", action="store_true", help="run nothing")
     options = parser.parse_args()
-    sweep(options.folder / "sizes", options.jobs)
-    sweep(options.folder / "searches", options.jobs, *SEEDS)
+    if not options.page:
+        sweep(options.folder / "sizes", options.jobs)
+        sweep(options.folder / "searches", options.jobs, *SEEDS)
     frontier = Frontier(list(runs_of(options.folder / "sizes", {})))
     picture = options.output.with_suffix(".png")
     draw_frontier(frontier).savefig(picture)
-    options.output.write_text(page(frontier, list(runs_of(options.folder / "searches", {})), picture.name))
+    searches = options.folder / "searches"
+    options.output.write_text(page(frontier, list(runs_of(searches, {})) if searches.is_dir() else [], picture.name))
     with CONFIG.with_suffix(".csv").open("w") as file:
         rows = [vars(run) | {"folder": Path(run.folder).parent.name} for run in frontier.runs]
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -33,7 +33,7 @@ def sweep(folder: Path) -> Path:
         tensors = (TensorDensity("w", (100, width), numel, round(numel * density), density),)
         result = example.result(
             seed=seed,
-            losses=(Loss("report", loss, None),),
+            losses=(Loss("val", 9.0, None), Loss("report", loss, None)),
             density=Density(density, density, density, density, tensors),
             circuits=example.circuits(example.circuit(edges=edges, complete=seed != 2), edges=float(edges)),
         )

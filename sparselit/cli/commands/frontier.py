@@ -99,7 +99,8 @@ def runs_of(folder: Path, wanted: Mapping[str, str]) -> Iterator[FrontierRun]:
 def _run(result: Result, setting: str, folder: str) -> FrontierRun | None:
     from sparselit.report.frontier import FrontierRun
 
-    loss = next((row.nats_per_token for row in result.losses if row.split in ("report", "val")), None)
+    losses = {row.split: row.nats_per_token for row in result.losses}
+    loss = losses.get("report", losses.get("val"))
     accuracy = result.accuracy("report")
     if result.density is None or loss is None:
         return None
