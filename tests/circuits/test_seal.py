@@ -208,7 +208,7 @@ def test_an_unfinished_circuit_is_told_as_one(path: Path, capsys: pytest.Capture
     assert not verdict["minimal"]
     code, out, _ = run(capsys, "verify", str(path))
     assert code == 1
-    assert "minimal      unfinished" in out
+    assert "minimal      unknown, the circuit has no certificate" in out
 
 
 def test_what_did_not_generalise_is_called_so(capsys: pytest.CaptureFixture[str], path: Path) -> None:
