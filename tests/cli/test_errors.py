@@ -53,7 +53,7 @@ CASES = {
         "no class 'SparsityMonitr' of kind Callback; did you mean 'SparsityMonitor'?",
     ),
     "sparsity without class": (
-        ("fit", "--data", "Parity", "--sparsity.density", "1"),
+        ("fit", "--data", "Parity", "--trainer.max_steps", "5", "--sparsity.density", "1"),  # no recipe beneath
         "sparsity: name a class_path first: AcdcSparsity, AnnealedSparsity",
     ),
     "stray word": ((*Q, "word"), "unexpected argument 'word'"),
