@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.scale import peak
 from sparselit.circuits import Bound
 from sparselit.circuits.search.problem import Problem
 from sparselit.data.examples import Examples
@@ -76,11 +76,6 @@ def measure(folder: Path, n: int, length: int) -> dict[str, float]:
     problem.soft_logits(shares, examples).sum().backward()
     done("one step of the masks", began)
     return rows
-
-
-def peak() -> float:
-    """Largest memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main() -> None:

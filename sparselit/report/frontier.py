@@ -32,7 +32,7 @@ class FrontierRun:
         parameters: of the model.
         nonzeros: parameters that are not zero.
         density: of the sparsified tensors; None for a dense model.
-        loss: on the report split, nats.
+        loss: on the report split, or on the selection split of data without one, nats.
         accuracy: on the report split, in [0, 1].
         edges: geometric mean over the tasks' circuits; None where a task has none.
         nodes: the same of nodes.
@@ -72,7 +72,7 @@ class Frontier:
 
     def __init__(self, runs: Sequence[FrontierRun], capability: str = "loss", size: str = "edges") -> None:
         if not runs:
-            raise SparselitError("no run has ended with a loss on the report split")
+            raise SparselitError("no run has ended with a held-out loss")
         self.runs, self.capability, self.size = runs, capability, size
         self.by_setting: dict[str, list[FrontierRun]] = {}
         for run in runs:

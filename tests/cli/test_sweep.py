@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from .conftest import Command
 
 SWEEP = "sweep: {grid: {model.d_model: [8, 16]}}\n"
@@ -48,3 +50,14 @@ def test_a_slip_is_refused_before_anything_runs(sparselit: Command, folder: Path
     assert sparselit("sweep", "--config", "quick.yaml")[0] == 2
     assert sparselit("sweep", "--config", "quick.yaml", "--shard", "3/2")[0] == 2
     assert not list(folder.glob("sweeps/*/points/*"))
+
+
+def test_a_sweep_without_a_length_is_tried_with_the_recipe_beneath(
+    sparselit: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its class of sparsity comes from there; one tried batch is no length of its own."""
+    monkeypatch.setattr("sparselit.sweep.engine.run_all", lambda *_: True)
+    (folder / "bare.yaml").write_text("data: {class_path: Parity, init_args: {pool: 500, report: 50, selection: 20}}\n")
+    code, out, err = sparselit("sweep", "--config", "bare.yaml", "--sweep.grid.sparsity.density.to", "[0.5]")
+    assert code == 0, err
+    assert "1 runs: 1 missing" in out

@@ -13,6 +13,7 @@ from typing import Any
 from sparselit.cli.command_parser import PlainParser
 from sparselit.errors import SparselitError, check_whole
 from sparselit.report.facts import percent, shortened
+from sparselit.runs.atomic import write_text
 
 _DESCRIPTION = (
     "Run an experiment at many settings. The key `sweep` of a configuration says which: grid, zip or random. Every "
@@ -64,7 +65,8 @@ def run(argv: list[str]) -> None:
             typed.append(f"--{name}={text}")
     every = points(description, base)
     store = Store(Path(options.folder or f"sweeps/{Path(options.config[-1]).stem}"))
-    chosen = every[_shard(options.shard)[0] :: _shard(options.shard)[1]]
+    first, step = _shard(options.shard)
+    chosen = every[first::step]
     if options.status or options.dry_run:
         _list(store, chosen, options.jobs)
         return
@@ -76,7 +78,7 @@ def run(argv: list[str]) -> None:
     for number, content in enumerate(contents):
         if content:
             files.append(store.folder / "base" / f"{number}.yaml")
-            _write(files[-1], yaml_text.dump(content))
+            write_text(files[-1], yaml_text.dump(content))
     _start(store, chosen, [*(f"--config={file}" for file in files), *typed], options.jobs, argv)
 
 
@@ -94,7 +96,7 @@ def _start(store: Any, chosen: Sequence[Any], shared: list[str], jobs: int, argv
     if not any(store.state(point) == "complete" for point in chosen):
         with tempfile.TemporaryDirectory() as folder:
             once = [f"--trainer.default_root_dir={folder}", "--trainer.fast_dev_run=true"]
-            problem = tried(main, [*command(chosen[0]), *once], Path(folder) / "log.txt")
+            problem = tried(main, [*_with_recipe(command(chosen[0])), *once], Path(folder) / "log.txt")
         if problem:
             raise SparselitError(f"{chosen[0].label}: {problem}")
     with display("sweep") as shown:
@@ -118,6 +120,14 @@ def _start(store: Any, chosen: Sequence[Any], shared: list[str], jobs: int, argv
     if "failed" in states:
         sys.stderr.write("the same command runs again what has failed\n")
         sys.exit(1)
+
+
+def _with_recipe(argv: list[str]) -> list[str]:
+    """The recipe, where a run has it beneath its own options: one batch is a length, which would take it away."""
+    from sparselit.cli.experiment.recipe import beneath
+
+    options: list[tuple[str, str | None]] = [tuple(word.split("=", 1)) for word in argv[1:]]  # type: ignore[misc]
+    return [argv[0], *(f"{name}={value}" for name, value in beneath(argv[0], options)), *argv[1:]]
 
 
 def _list(store: Any, chosen: Sequence[Any], jobs: int) -> None:
@@ -209,9 +219,3 @@ def _shard(text: str) -> tuple[int, int]:
 def _text(value: object) -> str:
     """A value as it is typed: a text stays one, everything else is JSON, which is YAML."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _write(path: Path, text: str) -> None:
-    from sparselit.runs.atomic import write_text
-
-    write_text(path, text)
